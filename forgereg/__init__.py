@@ -1,0 +1,12 @@
+"""
+An OCI registry with nothing in it: Nix builds what is pulled.
+
+A request comes in at `forgereg.web`, which speaks HTTP and decides nothing.
+`forgereg.flow` tells what happens then: a tag becomes a locked flake ref, a derivation,
+an archive (`forgereg.nix`), an image and its layers (`forgereg.archive`,
+`forgereg.blobs`), and all of it is remembered (`forgereg.records`). `forgereg.oci` has
+the specifications' words. `forgereg.tap` puts it together for twistd, with the settings
+of `forgereg.config`.
+
+Begin to read at `forgereg/flow/registry.py`; `docs/flow.md` tells one pull.
+"""

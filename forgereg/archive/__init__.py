@@ -1,0 +1,1 @@
+"""From an archive that Nix made to descriptors and bytes."""

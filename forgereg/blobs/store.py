@@ -1,0 +1,117 @@
+"""
+Keep blobs as files that are there whole or not at all. Blocking: for threads.
+
+::
+
+    blobs/sha256/ab/abcd…   a blob; may be deleted at any time, it comes back
+    partial/<stage>/<n>     not yet whole; emptied at start
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import BinaryIO
+
+from attrs import define, field, frozen
+
+from forgereg.oci.reference import Digest
+
+
+@frozen
+class BlobStore:
+    """
+    The blobs below one directory.
+
+    :ivar root: holds ``blobs`` and ``partial``, so that both are on one file system.
+    """
+
+    root: Path
+
+    def prepare(self) -> None:
+        """Make the directories, and drop what an earlier process left half done."""
+        partial = self.root / "partial"
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        (self.root / "blobs").mkdir(exist_ok=True)
+
+    def open(self, digest: Digest, size: int) -> BinaryIO | None:
+        """
+        Open a blob for reading.
+
+        :param size: that it must have, in bytes.
+        :returns: a file that the caller closes; None where there is none of that size.
+        """
+        try:
+            file = self.path(digest).open("rb", buffering=0)
+        except FileNotFoundError:
+            return None
+        if file.seek(0, 2) != size:
+            file.close()
+            return None
+        file.seek(0)
+        return file
+
+    @contextmanager
+    def stage(self) -> Iterator[Stage]:
+        """Give a place for new blobs; what was not kept is gone when it is left."""
+        folder = Path(tempfile.mkdtemp(dir=self.root / "partial"))
+        stage = Stage(folder, self)
+        try:
+            yield stage
+        finally:
+            stage.close()
+            shutil.rmtree(folder)
+
+    def path(self, digest: Digest) -> Path:
+        """Say where the blob of this digest lies, if it is there."""
+        encoded = digest.encoded
+        return self.root / "blobs" / digest.algorithm / encoded[:2] / encoded
+
+
+@define
+class Stage:
+    """Files that are being written."""
+
+    _folder: Path
+    _store: BlobStore
+    _partials: list[Partial] = field(init=False, factory=list)
+    _numbers: Iterator[int] = field(init=False, factory=count)
+
+    def partial(self) -> Partial:
+        """Begin a file."""
+        path = self._folder / str(next(self._numbers))
+        partial = Partial(path.open("w+b"), path, self._store)
+        self._partials.append(partial)
+        return partial
+
+    def close(self) -> None:
+        """Close every file, whatever its state."""
+        for partial in self._partials:
+            with suppress(OSError):  # a full disk may refuse the rest of a buffer
+                partial.file.close()
+
+
+@frozen
+class Partial:
+    """A file that becomes a blob when it is kept."""
+
+    file: BinaryIO
+    _path: Path
+    _store: BlobStore
+
+    def keep(self, digest: Digest) -> None:
+        """
+        Make it the blob of this digest, whole and at once.
+
+        :param digest: of what was written, which the caller has computed; the file
+            is closed by then.
+        """
+        target = self._store.path(digest)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._path.rename(target)

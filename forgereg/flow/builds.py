@@ -1,0 +1,315 @@
+"""
+From a flake to the images in an archive: what nix and the archive are asked for.
+
+Each question is asked once for all who wait for the answer. What a locked flake
+answered is remembered for ever, what a flake ref was resolved to for its time to live.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field, frozen
+
+from forgereg.archive.layout import Packed
+from forgereg.archive.scan import scan
+from forgereg.blobs.store import BlobStore
+from forgereg.flow.families import ENDINGS, Wanted, image_name
+from forgereg.flow.once import Once
+from forgereg.flow.threads import InThread
+from forgereg.logs import logger
+from forgereg.nix.build import Errand, Nix
+from forgereg.nix.flake import Command, catalogue_query, package_query
+from forgereg.nix.store import Store
+from forgereg.oci.errors import ArchiveInvalid, DiskFull, NameUnknown
+from forgereg.oci.reference import is_tag
+from forgereg.records.records import Records, Source
+
+_log = logger(__name__)
+
+#: How many names a message lists.
+_NAMES_SHOWN = 20
+
+
+@frozen
+class Package:
+    """
+    What the flake says of a package or application.
+
+    :ivar attribute: its name in the flake, in the flake's own case.
+    :ivar derivation: store path of the ``.drv`` of what is to be built.
+    :ivar version: its own, if it says one.
+    """
+
+    attribute: str
+    derivation: str
+    version: str | None
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags that mean this package, sorted."""
+        tags = {"latest"}
+        if self.version is not None and is_tag(self.version):
+            tags.add(self.version)
+        return sorted(tags)
+
+
+@define
+class Builds:
+    """
+    One flake, as it is built.
+
+    :ivar flake: flake ref as configured.
+    :ivar ttl_seconds: how long what it is resolved to is trusted.
+    :ivar timeout_seconds: for everything that one pull has nix do.
+    :ivar max_bytes: of an archive when it is unpacked.
+    :ivar now: gives seconds since the epoch; remembered between restarts.
+    :ivar clock: gives seconds that only ever go forwards.
+    :ivar in_reader: where archives are read: as many at a time as there are cores.
+    """
+
+    flake: str
+    _command: Command
+    _nix: Nix
+    _store: Store
+    _records: Records
+    _blobs: BlobStore
+    _ttl_seconds: float
+    _timeout_seconds: float
+    _max_bytes: int
+    _now: Callable[[], float]
+    _clock: Callable[[], float]
+    _in_thread: InThread
+    _in_reader: InThread
+    _resolution: tuple[str, float] | None = field(init=False, default=None)
+    _stopping: bool = field(init=False, default=False)
+    _locks: Once[str, str] = field(init=False, factory=Once)
+    _questions: Once[tuple[str, str], Any] = field(init=False, factory=Once)
+    _outputs: Once[str, str] = field(init=False, factory=Once)
+    _scans: Once[str, tuple[Packed, ...]] = field(init=False, factory=Once)
+
+    def stop(self) -> None:
+        """Give up what is being read."""
+        self._stopping = True
+
+    def errand(self, image: str) -> Errand:
+        """Begin to ask on behalf of an image: its time runs from now."""
+        deadline = self._clock() + self._timeout_seconds
+        return Errand(image, deadline, self._timeout_seconds)
+
+    def locked_now(self) -> str | None:
+        """Give the locked flake ref, if it is known and still to be trusted."""
+        if self._resolution is not None:
+            locked, resolved_at = self._resolution
+            if resolved_at <= self._now() < resolved_at + self._ttl_seconds:
+                return locked
+        return None
+
+    async def lock(self, errand: Errand) -> str:
+        """
+        Give the locked flake ref.
+
+        :raises RegistryError: as `Nix.lock`.
+        """
+        if self._resolution is None:
+            self._resolution = await self._in_thread(
+                self._records.resolution, self.flake
+            )
+        locked = self.locked_now()
+        if locked is None:
+            locked = await self._locks.do(self.flake, lambda: self._lock(errand))
+        return locked
+
+    async def _lock(self, errand: Errand) -> str:
+        locked = await self._nix.lock(errand, self.flake)
+        now = self._now()
+        if self._resolution is None or self._resolution[0] != locked:
+            _log.info("{flake} is now {locked}", flake=self.flake, locked=locked)
+        self._resolution = (locked, now)
+        await self._in_thread(
+            self._records.remember_resolution, self.flake, locked, now
+        )
+        return locked
+
+    async def package(self, errand: Errand, locked: str, wanted: Wanted) -> Package:
+        """
+        Say what the locked flake has under a name.
+
+        :raises NameUnknown: no such package, or nothing of it that can be served.
+        :raises RegistryError: as `Nix.evaluate`.
+        """
+        query = package_query(wanted.attribute, wanted.output)
+        match await self._ask(errand, locked, query):
+            case {
+                "status": "ok",
+                "attribute": str(attribute),
+                "derivation": str(derivation),
+                "version": version,
+            }:
+                return Package(attribute, derivation, version)
+            case {"status": "no-package", "names": list(names)}:
+                raise NameUnknown(_no_package(self.flake, wanted, names))
+            case {"status": "no-output", "has": list(has)}:
+                raise NameUnknown(_no_output(self.flake, wanted, has))
+        raise NameUnknown(
+            f"{wanted.attribute}.{wanted.output} in the flake {self.flake} is not"
+            " a derivation"
+        )
+
+    async def listed(self, errand: Errand, locked: str) -> list[dict[str, Any]]:
+        """
+        List what the locked flake has, without building any of it.
+
+        :returns: for each package ``name``, ``image`` and ``containers`` (whether it
+            has them), ``entries`` (names in its containers, where they are known).
+        """
+        listed: list[dict[str, Any]] = await self._ask(
+            errand, locked, catalogue_query()
+        )
+        return listed
+
+    async def _ask(self, errand: Errand, locked: str, query: str) -> Any:
+        asked = f"{self._command.system}\n{query}"
+        question = hashlib.sha256(asked.encode()).hexdigest()
+
+        async def ask() -> Any:
+            known = await self._in_thread(self._records.answer, locked, question)
+            if known is not None:
+                return json.loads(known)
+            answer = await self._nix.evaluate(errand, locked, query)
+            if not isinstance(answer, dict) or answer.get("status") == "ok":
+                # What is not there is not remembered: anyone may ask for anything.
+                text = json.dumps(answer)
+                await self._in_thread(
+                    self._records.remember_answer, locked, question, text
+                )
+            return answer
+
+        return await self._questions.do((locked, question), ask)
+
+    async def images(
+        self, errand: Errand, locked: str, wanted: Wanted, package: Package
+    ) -> tuple[Source, tuple[Packed, ...]]:
+        """
+        Build what is wanted, read it, and keep its blobs.
+
+        :raises NameUnknown: the application has no such image.
+        :raises ArchiveInvalid: what was built cannot be served.
+        :raises RegistryError: as `Nix.build`.
+        """
+        attribute = self._command.installable(package.attribute, wanted.output)
+        output = await self._build(errand, locked, attribute, package.derivation)
+        try:
+            archive = await self._in_thread(self._find, output, wanted)
+            source = Source(locked, attribute, package.derivation, archive)
+            return source, await self._read(archive)
+        except FileNotFoundError as e:
+            raise ArchiveInvalid(
+                f"{errand.image} leads to {e.filename}, and nothing is there;"
+                " does FORGE_STORE name the store that nix builds in?"
+            ) from e
+
+    async def read_again(self, errand: Errand, source: Source) -> None:
+        """
+        Bring back the blobs of an archive that was read before.
+
+        :raises RegistryError: as `images`.
+        """
+        try:
+            await self._read(source.archive)
+        except FileNotFoundError:
+            _log.info("{image}: its archive is gone; building", image=errand.image)
+            await self._build(
+                errand, source.locked, source.attribute, source.derivation
+            )
+            await self._read(source.archive)
+
+    async def _build(
+        self, errand: Errand, locked: str, attribute: str, derivation: str
+    ) -> str:
+        async def build() -> str:
+            _log.info("{image}: building {drv}", image=errand.image, drv=derivation)
+            start = self._clock()
+            output = await self._nix.build(errand, locked, attribute, derivation)
+            _log.info(
+                "{image}: nix gave {output} after {seconds:.1f} s",
+                image=errand.image,
+                output=output,
+                seconds=self._clock() - start,
+            )
+            return output
+
+        return await self._outputs.do(derivation, build)
+
+    async def _read(self, archive: str) -> tuple[Packed, ...]:
+        async def read() -> tuple[Packed, ...]:
+            start = self._clock()
+            packed = await self._in_reader(self._scan, archive)
+            _log.info(
+                "{archive} read in {seconds:.1f} s",
+                archive=archive,
+                seconds=self._clock() - start,
+            )
+            return packed
+
+        return await self._scans.do(archive, read)
+
+    def _scan(self, archive: str) -> tuple[Packed, ...]:
+        """Read an archive. Blocking."""
+        real = self._store.locate(archive)[1]
+        try:
+            with self._blobs.stage() as stage:
+                return scan(real, stage, self._max_bytes, lambda: self._stopping)
+        except OSError as e:
+            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull("the registry's disk has no room for the layers") from e
+            raise
+
+    def _find(self, output: str, wanted: Wanted) -> str:
+        """Say where in what was built the archive lies. Blocking."""
+        path, real = self._store.locate(output)
+        if wanted.member is None:
+            return path
+        if not real.is_dir():
+            raise ArchiveInvalid(
+                f"{wanted.attribute}.{wanted.output} is not a directory of archives"
+            )
+        for ending in ENDINGS:
+            entry = wanted.member + ending
+            if (real / entry).is_symlink() or (real / entry).exists():
+                return self._store.locate(f"{path}/{entry}")[0]
+        raise NameUnknown(_no_member(wanted, real))
+
+
+def _no_package(flake: str, wanted: Wanted, names: list[str]) -> str:
+    shown = {n.lower(): n for n in names if not n.startswith("_")}
+    near = get_close_matches(wanted.attribute, shown, n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"the flake {flake} has no package {wanted.attribute!r}{hint}"
+
+
+def _no_output(flake: str, wanted: Wanted, has: list[str]) -> str:
+    name = wanted.attribute
+    hint = "set passthru.image to what dockerTools.buildLayeredImage gives"
+    if wanted.output == "containers":
+        hint = "set passthru.containers to a directory of docker-archives"
+    if "containers" in has:
+        hint = f"it is an application: pull applications/{name}/<image>"
+    if "image" in has:
+        hint = f"it is a package: pull packages/{name}"
+    return f"{name!r} in the flake {flake} has no attribute {wanted.output!r}; {hint}"
+
+
+def _no_member(wanted: Wanted, directory: Path) -> str:
+    names = filter(None, (image_name(entry.name) for entry in directory.iterdir()))
+    images = ", ".join(sorted(names)[:_NAMES_SHOWN]) or "none"
+    return (
+        f"the application {wanted.attribute!r} has no image {wanted.member!r};"
+        f" it has: {images}"
+    )

@@ -1,0 +1,1 @@
+"""From a name to a path in the Nix store."""

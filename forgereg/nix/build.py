@@ -1,0 +1,192 @@
+"""
+From a flake ref to a path in the Nix store, by way of nix.
+
+::
+
+    roots/<derivation>      link into the store: a GC root for each image that is kept
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from attrs import define, field, frozen
+
+from forgereg.logs import logger
+from forgereg.nix.events import Said, parse_line
+from forgereg.nix.flake import Command, parse_outputs
+from forgereg.nix.process import Exit
+from forgereg.oci.errors import (
+    BuildFailed,
+    BuildTimedOut,
+    DiskFull,
+    EvaluationFailed,
+    FlakeUnavailable,
+    RegistryError,
+    ShuttingDown,
+)
+
+_log = logger(__name__)
+
+#: How much of what nix said a message repeats: errors, builders' last lines, and
+#: characters of each.
+_ERRORS, _LAST_LINES, _CHARACTERS = 4, 10, 2000
+
+_DISK_FULL = ("No space left on device", "disk I/O error", "database or disk is full")
+
+
+class Run(Protocol):
+    """Run a child process: `forgereg.nix.process.Processes.run`."""
+
+    def __call__(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        timeout_seconds: float,
+        on_line: Callable[[bytes], object],
+    ) -> Awaitable[Exit]: ...
+
+
+@frozen
+class Errand:
+    """
+    On whose behalf nix runs, and until when.
+
+    :ivar image: what the lines in the log are marked with.
+    :ivar deadline: when its time is up, in seconds on the clock of `Nix`.
+    :ivar timeout_seconds: how long that was in all, for the message.
+    """
+
+    image: str
+    deadline: float
+    timeout_seconds: float
+
+
+@define
+class _Listener:
+    """What nix says: all of it into the log, and what a person must read kept."""
+
+    _image: str
+    errors: deque[str] = field(init=False, factory=lambda: deque(maxlen=_ERRORS))
+    _lines: deque[str] = field(init=False, factory=lambda: deque(maxlen=_LAST_LINES))
+
+    def hear(self, raw: bytes) -> None:
+        line = parse_line(raw)
+        if line is None:
+            return
+        _log.info(
+            "{image}: {line}", image=self._image, line=line.text, said=line.said.value
+        )
+        text = line.text[:_CHARACTERS]
+        if line.said is Said.ERROR or (
+            line.said is Said.OTHER and line.text.startswith(("error", "fatal"))
+        ):
+            self.errors.append(text.removeprefix("error: "))
+        elif line.said is Said.BUILDER:
+            self._lines.append(text)
+
+    def report(self) -> str:
+        """What nix said was wrong, and the last lines of the log."""
+        said = "\n".join(self.errors) or "nix said nothing about it"
+        lines = "\n".join(f"> {line}" for line in self._lines)
+        return f"{said}\nlast lines of the log:\n{lines}" if lines else said
+
+
+@frozen
+class Nix:
+    """
+    What the registry wants of nix.
+
+    :ivar clock: gives the time that deadlines are on, in seconds.
+    :ivar roots: directory for the GC roots; as nix's daemon sees it, too.
+    """
+
+    _run: Run
+    _command: Command
+    _env: Mapping[str, str]
+    _clock: Callable[[], float]
+    _roots: Path
+
+    async def lock(self, errand: Errand, flake: str) -> str:
+        """
+        Resolve a flake ref to a locked one.
+
+        :raises FlakeUnavailable: it cannot be fetched or read.
+        :raises BuildTimedOut: there was no time left.
+        """
+        argv = self._command.lock(flake)
+        out = await self._nix(errand, argv, FlakeUnavailable, f"flake {flake}")
+        match _json(out):
+            case {"url": str(url)}:
+                return url
+        raise FlakeUnavailable(f"nix gave no locked ref for the flake {flake}")
+
+    async def evaluate(self, errand: Errand, locked: str, query: str) -> Any:
+        """
+        Apply a query to the packages of a locked flake.
+
+        :returns: what it gave, as Python reads JSON.
+        :raises EvaluationFailed: the flake is broken there.
+        :raises BuildTimedOut: there was no time left.
+        """
+        argv = self._command.evaluate(locked, query)
+        what = f"evaluation of {errand.image}"
+        out = await self._nix(errand, argv, EvaluationFailed, what)
+        answer = _json(out)
+        if answer is None:
+            raise EvaluationFailed(f"{what}: nix answered something that is not JSON")
+        return answer
+
+    async def build(
+        self, errand: Errand, locked: str, attribute: str, derivation: str
+    ) -> str:
+        """
+        Build an attribute, and keep nix's garbage collector from the output.
+
+        :param attribute: as `Command.installable` writes it.
+        :param derivation: store path of what it evaluates to.
+        :returns: the output's store path.
+        :raises BuildFailed: nix ended with a non-zero status.
+        :raises BuildTimedOut: there was no time left.
+        :raises DiskFull: nix found no room.
+        """
+        link = self._roots / derivation.rpartition("/")[2].removesuffix(".drv")
+        argv = self._command.build(locked, attribute, str(link))
+        out = await self._nix(errand, argv, BuildFailed, f"build of {errand.image}")
+        try:
+            return parse_outputs(out)
+        except ValueError as e:
+            raise BuildFailed(f"nix built {errand.image} without saying what") from e
+
+    async def _nix(
+        self, errand: Errand, argv: list[str], error: type[RegistryError], what: str
+    ) -> bytes:
+        listener = _Listener(errand.image)
+        left = errand.deadline - self._clock()
+        _log.debug("{image}: {argv}", image=errand.image, argv=argv)
+        ended = await self._run(argv, self._env, left, listener.hear)
+        if ended.status == 0:
+            return ended.out
+        if ended.stopped:
+            raise ShuttingDown("the registry is shutting down; pull again")
+        report = listener.report()
+        _log.warn("{image}: failed: {report}", image=errand.image, report=report)
+        if ended.timed_out:
+            raise BuildTimedOut(
+                f"{what} timed out after {errand.timeout_seconds:g} s"
+                f" (NIX_BUILD_TIMEOUT): {report}"
+            )
+        if any(sign in text for text in listener.errors for sign in _DISK_FULL):
+            raise DiskFull(f"{what} failed, the disk is full: {report}")
+        raise error(f"{what} failed: {report}")
+
+
+def _json(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

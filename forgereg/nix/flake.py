@@ -1,0 +1,196 @@
+"""
+Write what is asked of nix: arguments, queries, attributes. Pure.
+
+Source: nix manual, "nix flake metadata", "nix eval", "nix build"; each was tried on
+2.8 and 2.26.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from string import ascii_lowercase, ascii_uppercase, digits
+
+from attrs import frozen
+
+#: The oldest nix whose command line is understood here.
+OLDEST = (2, 8)
+
+_VERSION = re.compile(r"(\d+)\.(\d+)[^\s()]*\s*\Z")
+_ATTRIBUTE_CHARACTERS = frozenset(ascii_lowercase + ascii_uppercase + digits + "._-")
+
+_BASE = (
+    "nix",
+    "--extra-experimental-features",
+    "nix-command flakes",
+    "--log-format",
+    "internal-json",
+)
+#: A flake's own nixConfig is code that runs outside the sandbox; two builds of one
+#: derivation look for each other's end every second rather than every five.
+_OPTIONS = (
+    "--option",
+    "accept-flake-config",
+    "false",
+    "--option",
+    "build-poll-interval",
+    "1",
+)
+
+_LOWER = (
+    "lower = builtins.replaceStrings"
+    f" [ {' '.join(json.dumps(c) for c in ascii_uppercase)} ]"
+    f" [ {' '.join(json.dumps(c) for c in ascii_lowercase)} ];"
+)
+
+#: What is there of a package, and how its output is called; one evaluation.
+#: Repository names are lower case and attributes need not be.
+_PACKAGE = """
+ps:
+let
+  want = "%(attribute)s";
+  output = "%(output)s";
+  %(lower)s
+  names = if builtins.hasAttr want ps then [ want ]
+    else builtins.filter (n: lower n == want) (builtins.attrNames ps);
+in
+if builtins.length names != 1 then { status = "no-package"; names = builtins.attrNames ps; }
+else
+  let
+    attribute = builtins.head names;
+    p = ps.${attribute};
+    version = builtins.tryEval (if builtins.isString (p.version or null) then p.version else null);
+  in
+  if !(p ? ${output}) then {
+    status = "no-output";
+    has = builtins.filter (o: p ? ${o}) [ "image" "containers" ];
+  }
+  else if !(p.${output} ? drvPath) then { status = "no-derivation"; }
+  else {
+    status = "ok";
+    inherit attribute;
+    derivation = p.${output}.drvPath;
+    version = if version.success then version.value else null;
+  }
+"""
+
+#: What the flake lists; a package that cannot be evaluated hides only itself. The
+#: names of an application's images are known unbuilt where it was made by linkFarm.
+_CATALOGUE = """
+ps:
+let try = default: x: let r = builtins.tryEval x; in if r.success then r.value else default;
+in map (name: {
+  inherit name;
+  image = try false (ps.${name} ? image);
+  containers = try false (ps.${name} ? containers);
+  entries = try [ ] (
+    let e = ps.${name}.containers.entries or { };
+    in if builtins.isAttrs e then builtins.attrNames e else [ ]);
+}) (builtins.attrNames ps)
+"""
+
+
+@frozen
+class Command:
+    """
+    How nix is called here.
+
+    :ivar system: such as ``x86_64-linux``; whose packages are served.
+    :ivar store: as ``nix --store`` has it; empty for nix's own choice.
+    """
+
+    system: str
+    store: str = ""
+
+    @property
+    def packages(self) -> str:
+        """The attribute under which everything that can be served lies."""
+        return f"packages.{self.system}"
+
+    def lock(self, flake: str) -> list[str]:
+        """Resolve a flake ref; prints JSON whose ``url`` is the locked ref."""
+        return self._nix(
+            "flake", "metadata", "--json", "--refresh", "--no-write-lock-file",
+            "--", flake,
+        )  # fmt: skip
+
+    def evaluate(self, locked: str, query: str) -> list[str]:
+        """Apply a query to the packages of a locked flake; prints JSON."""
+        return self._nix(
+            "eval", "--json", "--no-write-lock-file", "--apply", query,
+            "--", f"{locked}#{self.packages}",
+        )  # fmt: skip
+
+    def build(self, locked: str, attribute: str, link: str) -> list[str]:
+        """
+        Build one attribute of a locked flake; prints JSON.
+
+        :param attribute: as `installable` writes it.
+        :param link: path of the link to the output, which is a GC root.
+        """
+        return self._nix(
+            "build", "--json", "--out-link", link, "--no-write-lock-file",
+            "--", f"{locked}#{attribute}",
+        )  # fmt: skip
+
+    def probe(self) -> list[str]:
+        """Evaluate a trifle that needs flakes and the store; prints ``true``."""
+        return self._nix("eval", "--expr", "builtins ? getFlake")
+
+    def _nix(self, *words: str) -> list[str]:
+        store = ("--store", self.store) if self.store else ()
+        return [*_BASE, *store, *_OPTIONS, *words]
+
+    def installable(self, attribute: str, output: str) -> str:
+        """
+        Write what `build` takes: a quoted attribute, confined to the packages.
+
+        :param attribute: letters, digits and ``. _ -`` only, which nix does not
+            interpret within quotes.
+        """
+        if not attribute or not _ATTRIBUTE_CHARACTERS.issuperset(attribute):
+            raise ValueError(attribute)
+        return f'{self.packages}."{attribute}".{output}'
+
+
+def package_query(attribute: str, output: str) -> str:
+    """
+    Ask what there is of a package.
+
+    :param attribute: a component of a repository name, which needs no escaping.
+    :param output: ``image`` or ``containers``.
+    """
+    values = {"attribute": attribute, "output": output, "lower": _LOWER}
+    return _PACKAGE % values
+
+
+def catalogue_query() -> str:
+    """Ask which packages and applications there are."""
+    return _CATALOGUE
+
+
+def parse_version(text: str) -> tuple[int, int] | None:
+    """
+    Read what ``nix --version`` prints, of Nix itself and of its relatives.
+
+    :returns: major and minor; None where there is no version in it.
+    """
+    match = _VERSION.search(text.strip())
+    return None if match is None else (int(match[1]), int(match[2]))
+
+
+def parse_outputs(text: bytes) -> str:
+    """
+    Read what ``nix build --json`` printed for one installable.
+
+    :returns: store path of the output ``out``, or of the only one.
+    :raises ValueError: it is of no shape that any version prints.
+    """
+    match json.loads(text):
+        case [str(path)]:
+            return path
+        case [{"outputs": dict(outputs)}] if outputs:
+            path = outputs.get("out", next(iter(outputs.values())))
+            if isinstance(path, str):
+                return path
+    raise ValueError("not the outputs of one installable")

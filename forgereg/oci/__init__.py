@@ -1,0 +1,1 @@
+"""The specifications' words: names, digests, media types, manifests. Pure."""

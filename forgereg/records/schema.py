@@ -1,0 +1,90 @@
+"""
+The tables of the records.
+
+::
+
+    resolutions   flake            → locked flake ref, and when it was found
+    evaluations   locked, question → answer
+    tags          name, derivation, tag → digests of the manifests, one for each form
+    manifests     name, digest     → exact bytes
+    blobs         name, digest     → size, source
+    sources       derivation, archive → what to build to have the archive again
+
+Nothing here is derived from what a later version might do otherwise: the bytes of
+every manifest that was ever answered are kept as they were.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+resolutions = Table(
+    "resolutions",
+    metadata,
+    Column("flake", Text, primary_key=True, comment="flake ref as configured"),
+    Column("locked", Text, nullable=False, comment="locked flake ref"),
+    Column(
+        "resolved_at", Float, nullable=False, comment="seconds since the epoch, UTC"
+    ),
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("locked", Text, primary_key=True, comment="locked flake ref"),
+    Column("question", Text, primary_key=True, comment="system and query, as text"),
+    Column("answer", Text, nullable=False, comment="JSON that Nix answered"),
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("locked", Text, nullable=False, comment="locked flake ref"),
+    Column("attribute", Text, nullable=False, comment="what was built of it"),
+    Column("derivation", Text, nullable=False, comment="store path of its .drv"),
+    Column("archive", Text, nullable=False, comment="store path of the archive"),
+    UniqueConstraint("derivation", "archive"),
+)
+
+tags = Table(
+    "tags",
+    metadata,
+    Column("name", String(255), primary_key=True, comment="repository name"),
+    Column("derivation", Text, primary_key=True, comment="store path of a .drv"),
+    Column("tag", String(128), primary_key=True),
+    Column("preference", Integer, primary_key=True, comment="0 is the preferred form"),
+    Column("digest", String(135), nullable=False, comment="of the manifest"),
+)
+
+manifests = Table(
+    "manifests",
+    metadata,
+    Column("name", String(255), primary_key=True, comment="repository name"),
+    Column("digest", String(135), primary_key=True),
+    Column("media_type", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False, comment="exact bytes"),
+)
+
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("name", String(255), primary_key=True, comment="repository name"),
+    Column("digest", String(135), primary_key=True),
+    Column("size", BigInteger, nullable=False, comment="bytes"),
+    Column("source", ForeignKey(sources.c.id), nullable=False),
+)

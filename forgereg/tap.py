@@ -1,0 +1,288 @@
+"""
+Make the service that twistd runs: the only file that knows every room.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from subprocess import TimeoutExpired
+from typing import Any, NoReturn
+
+from attrs import define, field
+from dotenv import dotenv_values
+from sqlalchemy.exc import SQLAlchemyError
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.threads import deferToThreadPool
+from twisted.python import usage
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+from twisted.scripts import twistd
+
+from forgereg import logs
+from forgereg.blobs.store import BlobStore
+from forgereg.config import (
+    TABLE,
+    Row,
+    SettingInvalid,
+    Settings,
+    defaults,
+    read_settings,
+)
+from forgereg.flow.builds import Builds
+from forgereg.flow.registry import Registry
+from forgereg.flow.threads import InThread
+from forgereg.nix.build import Nix
+from forgereg.nix.flake import OLDEST, Command, parse_version
+from forgereg.nix.process import Processes, ask_now, missing_wrappers
+from forgereg.nix.store import Store, store_root
+from forgereg.records.records import Records
+from forgereg.web.api import Api
+from forgereg.web.site import RegistrySite
+from forgereg.web.tombstone import Tombstones
+
+_log = logs.logger(__name__)
+
+#: Threads for short work on disk and records.
+_DISK_THREADS = 8
+
+
+def _stop(message: str) -> NoReturn:
+    """End the start with one line."""
+    raise SystemExit(f"forge-registry: {message}")
+
+
+_DEFAULTS = defaults(os.environ, os.path.expanduser("~"), platform.machine())
+
+
+def _describe(row: Row) -> str:
+    default = _DEFAULTS[row.variable] or "none"
+    unit = f" {row.unit}" if row.unit else ""
+    return f"{row.help} ({row.variable}) [default: {default}{unit}]"
+
+
+class Options(usage.Options):
+    """The settings as options of twistd."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "Serve the images of a Nix flake as an OCI registry. Every option can also be"
+        " an environment variable, named in parentheses, or a line in the file .env."
+    )
+    optParameters = [[row.option, None, None, _describe(row)] for row in TABLE]
+
+    def opt_version(self) -> None:
+        """Show the registry's version."""
+        print(f"forge-registry {_version()}")
+        sys.exit(0)
+
+    def postOptions(self) -> None:
+        try:
+            given = {row.name: self[row.option] for row in TABLE}
+            env_file = dotenv_values(".env")
+            self.settings = read_settings(given, os.environ, env_file, _DEFAULTS)
+        except (SettingInvalid, UnicodeDecodeError) as e:
+            _stop(str(e))
+
+
+def _version() -> str:
+    try:
+        return version("forge-registry")
+    except PackageNotFoundError:
+        return "(a checkout that is not installed)"
+
+
+def makeService(options: Options) -> MultiService:
+    """Make the service; what cannot work stops the start with one line."""
+    from twisted.internet import reactor
+
+    settings = options.settings
+    logs.set_level(settings.log_level)
+    try:
+        endpoint = serverFromString(reactor, settings.endpoint)
+    except (ValueError, TypeError, OSError) as e:
+        _stop(f"--port is {settings.port!r}, which is no endpoint: {e}")
+    command = Command(settings.system, settings.store)
+    env = _nix_environment(os.environ, settings)
+    _check_nix(command, env)
+    state = _StateDir(Path(settings.state_dir))
+    service = MultiService()
+    _Running(settings, command, env, state, endpoint, reactor).setServiceParent(service)
+    return service
+
+
+def _nix_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """What nix runs with: all that we have, and nothing that could ask a question."""
+    env = {
+        "XDG_CACHE_HOME": f"{settings.state_dir}/cache",
+        "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
+        **environ,
+        "GIT_TERMINAL_PROMPT": "0",
+    }
+    if "HOME" in environ and "XDG_CACHE_HOME" not in environ:
+        del env["XDG_CACHE_HOME"]
+    return env
+
+
+def _check_nix(command: Command, env: Mapping[str, str]) -> None:
+    """Stop the start if nix is not there or cannot do what is needed."""
+    oldest = ".".join(map(str, OLDEST))
+    missing = missing_wrappers()
+    if missing:
+        _stop(f"{' and '.join(missing)} not found on the PATH: install util-linux")
+    try:
+        _, said, _ = ask_now(["nix", "--version"], env)
+        found = parse_version(said)
+        if found is None:
+            _stop(f"'nix --version' says {said.strip()!r}, not which version it is")
+        if found < OLDEST:
+            _stop(f"nix is {said.strip()!r}; {oldest} or newer is needed: upgrade nix")
+        status, answer, error = ask_now(command.probe(), env)
+    except FileNotFoundError:
+        _stop(f"nix not found on the PATH: install nix {oldest} or newer")
+    except (OSError, TimeoutExpired) as e:
+        _stop(f"nix does not work: {e}")
+    if status != 0:
+        _stop(f"nix does not work: {' '.join(error.split())[-500:]}")
+    if answer.strip() != "true":
+        _stop(f"{said.strip()} has no flakes: install a nix that was built with them")
+
+
+class _StateDir:
+    """The registry's directory, which is its alone."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "roots").mkdir(exist_ok=True)
+            # Held until the process ends, whatever ends it.
+            self._lock = (path / "lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.blobs = BlobStore(path)
+            self.blobs.prepare()
+        except BlockingIOError:
+            _stop(f"another registry runs in {path}; give this one its own --state-dir")
+        except OSError as e:
+            _stop(f"the state directory {path} cannot be used: {e}")
+
+
+@define(eq=False)
+class _Running(Service):
+    """The registry, from the first connection to the end of the last nix."""
+
+    _settings: Settings
+    _command: Command
+    _env: Mapping[str, str]
+    _state: _StateDir
+    _endpoint: IStreamServerEndpoint
+    _reactor: Any
+    _pools: list[ThreadPool] = field(init=False, factory=list)
+    _processes: Processes = field(init=False)
+    _records: Records = field(init=False)
+    _builds: Builds = field(init=False)
+    _port: IListeningPort | None = field(init=False, default=None)
+
+    def privilegedStartService(self) -> None:
+        # Not in makeService, after which twistd may fork.
+        database = self._state.path / "registry.sqlite"
+        try:
+            self._records = Records.open(f"sqlite:///{database}")
+        except SQLAlchemyError as e:
+            self._refuse(f"the records in {database} cannot be opened: {e}")
+        site = RegistrySite(self._api())
+        outcome: list[IListeningPort | Failure] = []
+        self._endpoint.listen(site).addBoth(outcome.append)
+        if isinstance(outcome[0], Failure):
+            where, why = self._settings.endpoint, outcome[0].getErrorMessage()
+            self._refuse(f"cannot listen on {where}: {why}")
+        self._port = outcome[0]
+        _log.info(
+            "serving {flake} for {system} at {address}",
+            flake=self._settings.flake,
+            system=self._settings.system,
+            address=self._port.getHost(),
+        )
+
+    def _refuse(self, message: str) -> NoReturn:
+        _log.error("{message}", message=message)  # a daemon has no standard error
+        _stop(message)
+
+    def _api(self) -> Api:
+        settings, clock = self._settings, self._reactor.seconds
+        on_disk = self._threads(_DISK_THREADS)
+        self._processes = Processes(self._reactor)
+        self._builds = Builds(
+            flake=settings.flake,
+            command=self._command,
+            nix=Nix(
+                self._processes.run,
+                self._command,
+                self._env,
+                clock,
+                self._state.path / "roots",
+            ),
+            store=Store(store_root(settings.store)),
+            records=self._records,
+            blobs=self._state.blobs,
+            ttl_seconds=settings.tag_ttl,
+            timeout_seconds=settings.nix_build_timeout,
+            max_bytes=settings.max_image_size,
+            now=time.time,
+            clock=clock,
+            in_thread=on_disk,
+            in_reader=self._threads(os.cpu_count() or 1),
+        )
+        return Api(
+            Registry(
+                self._builds,
+                self._records,
+                self._state.blobs,
+                on_disk,
+                settings.cache_size,
+            ),
+            Tombstones(clock),
+            on_disk,
+            settings.max_image_name_length,
+            settings.max_tag_length,
+            lambda: uuid.uuid4().hex[:12],
+        )
+
+    def _threads(self, most: int) -> InThread:
+        pool = ThreadPool(0, most)
+        pool.start()
+        self._pools.append(pool)
+
+        def in_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            return deferToThreadPool(self._reactor, pool, call, *args, **kwargs)
+
+        return in_thread
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._port is not None:
+            await maybeDeferred(self._port.stopListening)
+        self._builds.stop()
+        await self._processes.stop()
+        for pool in self._pools:
+            pool.stop()
+        self._records.close()
+
+
+def run() -> None:
+    """Run the registry in the foreground: the command ``forge-registry``."""
+    sys.argv[1:1] = ["--nodaemon", "--pidfile=", "forge-registry"]
+    twistd.run()

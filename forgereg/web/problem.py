@@ -1,0 +1,73 @@
+"""
+The one table from what went wrong to what the client reads.
+
+Source: OCI distribution-spec v1.1, "Error codes". Which status makes which client show
+the message, and which makes it try again in vain: docs/http-api.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from http import HTTPStatus
+
+from attrs import frozen
+
+from forgereg.oci import errors
+
+#: exception → (HTTP status, error code). What nix makes of a flake is no fault of the
+#: server: on a 5xx docker and podman drop the message, and podman tries thrice again
+#: on any code but these.
+TABLE: dict[type[errors.RegistryError], tuple[int, str]] = {
+    errors.NameInvalid: (HTTPStatus.BAD_REQUEST, "NAME_INVALID"),
+    errors.NameUnknown: (HTTPStatus.NOT_FOUND, "NAME_UNKNOWN"),
+    errors.DigestInvalid: (HTTPStatus.BAD_REQUEST, "DIGEST_INVALID"),
+    errors.ManifestUnknown: (HTTPStatus.NOT_FOUND, "MANIFEST_UNKNOWN"),
+    errors.BlobUnknown: (HTTPStatus.NOT_FOUND, "BLOB_UNKNOWN"),
+    errors.PageInvalid: (HTTPStatus.BAD_REQUEST, "PAGINATION_NUMBER_INVALID"),
+    errors.RangeNotSatisfiable: (
+        HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+        "RANGE_INVALID",
+    ),
+    errors.FlakeUnavailable: (HTTPStatus.UNPROCESSABLE_ENTITY, "MANIFEST_UNKNOWN"),
+    errors.EvaluationFailed: (HTTPStatus.UNPROCESSABLE_ENTITY, "MANIFEST_UNKNOWN"),
+    errors.BuildFailed: (HTTPStatus.UNPROCESSABLE_ENTITY, "MANIFEST_UNKNOWN"),
+    errors.BuildTimedOut: (HTTPStatus.UNPROCESSABLE_ENTITY, "MANIFEST_UNKNOWN"),
+    errors.ArchiveInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "MANIFEST_UNKNOWN"),
+    errors.DiskFull: (HTTPStatus.INSUFFICIENT_STORAGE, "UNKNOWN"),
+    errors.ShuttingDown: (HTTPStatus.SERVICE_UNAVAILABLE, "UNKNOWN"),
+}
+
+#: What may stand in a status line: RFC 9112, section 4, without what is not ASCII.
+_NOT_PRINTABLE = re.compile(r"[^\x20-\x7e]+")
+#: How long a reason phrase may be, in characters.
+_MAX_REASON = 240
+
+
+@frozen
+class Problem:
+    """
+    An error as HTTP has it.
+
+    :ivar reason: for the status line; where a client drops the body, it prints this.
+    :ivar body: JSON.
+    """
+
+    status: int
+    reason: bytes
+    body: bytes
+
+
+def problem(status: int, code: str, message: str) -> Problem:
+    """Write an error down as the specification has it."""
+    reason = _NOT_PRINTABLE.sub(" ", message).strip()
+    if len(reason) > _MAX_REASON:
+        reason = reason[: _MAX_REASON - 3] + "..."
+    body = json.dumps({"errors": [{"code": code, "message": message}]})
+    return Problem(status, reason.encode(), body.encode())
+
+
+def describe(error: errors.RegistryError) -> Problem:
+    """Write down one of the registry's own errors."""
+    status, code = TABLE[type(error)]
+    return problem(status, code, str(error))

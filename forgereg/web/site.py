@@ -1,0 +1,117 @@
+"""
+Put the resources together, and speak HTTP/1.1 as registries' clients do.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from twisted.internet.interfaces import ITCPTransport
+from twisted.web import http, server
+from twisted.web.resource import Resource
+
+from forgereg.web.api import Api, refuse_method, refuse_path
+from forgereg.web.problem import problem
+
+#: How long a line of a request, and all its headers, may be, in bytes: clients that
+#: pull chunks send a Range of 18 kB, and some put a token in a header.
+_MAX_HEADERS = 2**17
+#: How long whoever sent something unreadable may go on, in seconds.
+_LINGER_SECONDS = 5
+
+_TLS_HANDSHAKE = b"\x16"
+#: Source: tried with docker, containerd and podman, which take it for "no TLS here"
+#: only if it begins with HTTP/, and wait for 10 s and more if nothing comes at all.
+_NO_TLS = (
+    b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+    b"\r\nThis port speaks plain HTTP, and was spoken to in TLS.\n"
+)
+
+
+class _Channel(http.HTTPChannel):
+    """A connection that answers what it cannot read."""
+
+    MAX_LENGTH = _MAX_HEADERS
+    totalHeadersSize = _MAX_HEADERS
+    _begun = False
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpKeepAlive(True)
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._begun:
+            self._begun = True
+            if data.startswith(_TLS_HANDSHAKE):
+                self.write(_NO_TLS)
+                self.loseConnection()
+                return
+        super().dataReceived(data)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._say_no(
+            HTTPStatus.REQUEST_URI_TOO_LONG, "the request is too long to be read"
+        )
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self._say_no(HTTPStatus.BAD_REQUEST, "the request is not HTTP/1.1")
+
+    def _say_no(self, status: HTTPStatus, message: str) -> None:
+        refusal = problem(status, "NAME_INVALID", message)
+        self.write(
+            b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\nConnection: close\r\n\r\n%b"
+            % (status, status.phrase.encode(), len(refusal.body), refusal.body)
+        )
+        # Closing now would reset the connection, and the answer with it, while the
+        # client is still sending.
+        self.dataReceived = lambda data: None  # type: ignore[method-assign]
+        self.setTimeout(_LINGER_SECONDS)
+
+
+class _Request(server.Request):
+    """A request whose body nobody wants."""
+
+    def handleContentChunk(self, data: bytes) -> None:
+        pass
+
+    def getRequestHostname(self) -> bytes:
+        # Nothing here depends on it, and a malformed one must not matter.
+        return b"registry"
+
+
+class _Front(Resource):
+    """What is decided before any route."""
+
+    isLeaf = True
+
+    def __init__(self, api: Api) -> None:
+        super().__init__()
+        self._api = api.app.resource()
+
+    def render(self, request: server.Request) -> Any:
+        request.setHeader("Server", "forge-registry")
+        request.setHeader("Docker-Distribution-Api-Version", "registry/2.0")
+        request.setHeader("X-Content-Type-Options", "nosniff")
+        if request.method not in (b"GET", b"HEAD"):
+            return refuse_method(request)
+        try:
+            b"/".join(request.postpath or []).decode("utf-8")
+        except UnicodeDecodeError:
+            return refuse_path(request)
+        return self._api.render(request)
+
+
+class RegistrySite(server.Site):
+    """The whole registry as a factory of connections; HTTP/2 is never offered."""
+
+    def __init__(self, api: Api) -> None:
+        super().__init__(_Front(api), requestFactory=_Request)
+        self.protocol = _Channel  # type: ignore[assignment, method-assign]
+        self.displayTracebacks = False
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Offer HTTP/1.1 alone: with Twisted it is several times faster."""
+        return [b"http/1.1"]
