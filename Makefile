@@ -1,0 +1,57 @@
+# The two commands: `make run` and `make test`. Each installs what it needs first.
+
+PYTHON ?= python3
+# What to serve, as in: make run FLAKE=github:owner/repo; the example if empty.
+FLAKE ?=
+# More arguments for the registry, as in: make run ARGS='--port 7000'
+ARGS ?=
+
+RUN_PACKAGES = busybox-static util-linux $(VENV_PACKAGE)
+TEST_PACKAGES = containerd docker.io mount openssl podman runc skopeo tini
+# A nix that is there already, from wherever, is good enough.
+NIX_PACKAGE = $(if $(shell command -v nix),,nix-bin)
+
+VENV_PACKAGE = $(if $(shell $(PYTHON) -c 'import ensurepip, venv; print(1)' 2>/dev/null),,python3-venv)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-memory lint clean
+
+help:
+	@echo 'make run          install what is missing and start the registry on port 6443'
+	@echo 'make test         install what the tests need and run them all'
+	@echo 'make test-memory  run the tests that need neither network nor programs'
+	@echo 'make lint         check format, style, types, imports and spelling'
+	@echo 'make clean        forget what was installed here'
+
+run: .venv/run
+	scripts/run $(if $(FLAKE),--flake '$(FLAKE)') $(ARGS)
+
+test: .venv/dev
+	scripts/install-packages $(RUN_PACKAGES) $(NIX_PACKAGE) $(TEST_PACKAGES)
+	.venv/bin/pytest
+
+test-memory: .venv/dev
+	.venv/bin/pytest --ignore=tests/socket --ignore=tests/live
+
+lint: .venv/dev
+	.venv/bin/ruff format --check forgereg tests twisted
+	.venv/bin/ruff check forgereg tests twisted
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/codespell forgereg tests docs scripts examples README.md Makefile
+
+.venv/bin/python:
+	scripts/install-packages $(RUN_PACKAGES) $(NIX_PACKAGE)
+	$(PYTHON) -m venv .venv
+
+.venv/run: .venv/bin/python pyproject.toml
+	scripts/install-packages $(RUN_PACKAGES) $(NIX_PACKAGE)
+	.venv/bin/pip install --quiet --editable .
+	touch $@
+
+.venv/dev: .venv/bin/python pyproject.toml
+	.venv/bin/pip install --quiet --editable '.[dev]'
+	touch $@ .venv/run
+
+clean:
+	rm -rf .venv examples/forge/busybox

@@ -1,0 +1,287 @@
+"""What stands in for nix, for threads and for a socket: no process, no waiting."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.testing import StringTransport
+from zope.interface import implementer
+
+from forgereg.nix.process import Exit
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+SYSTEM = "x86_64-linux"
+FLAKE = "github:acme/forge"
+
+
+def at_once(call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+    """Be the thread: call, and give what came of it."""
+    return execute(call, *args, **kwargs)
+
+
+@define
+class Threads:
+    """
+    Threads that call at once, or, while they are paused, when they are resumed.
+
+    :ivar calls: the names of what was asked for, in order.
+    """
+
+    calls: list[str] = field(factory=list)
+    _paused: bool = False
+    _waiting: deque[Callable[[], object]] = field(init=False, factory=deque)
+
+    def __call__(
+        self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[T]:
+        self.calls.append(getattr(call, "__name__", "?"))
+        result: Deferred[T] = Deferred()
+
+        def work() -> None:
+            execute(call, *args, **kwargs).chainDeferred(result)
+
+        self._waiting.append(work)
+        if not self._paused:
+            self.resume()
+        return result
+
+    def pause(self) -> None:
+        """Begin nothing from now on."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Do all that waits."""
+        self._paused = False
+        while self._waiting and not self._paused:
+            self._waiting.popleft()()
+
+
+def store_path(name: str, salt: str = "") -> str:
+    """Give the path that something of this name has in the Nix store."""
+    digits = hashlib.sha256(f"{name}{salt}".encode()).hexdigest()
+    alphabet = "0123456789abcdfghijklmnpqrsvwxyz"
+    return f"/nix/store/{''.join(alphabet[int(d, 16)] for d in digits[:32])}-{name}"
+
+
+@frozen
+class Output:
+    """
+    What an attribute of a package builds.
+
+    :ivar path: in the store.
+    :ivar make: puts it there.
+    """
+
+    path: str
+    make: Callable[[], object]
+    derivation: str
+
+
+@frozen
+class Package:
+    """
+    A package as the scripted nix sees it.
+
+    :ivar outputs: ``image``, ``containers``, or what else it has.
+    :ivar entries: what the catalogue can know of its containers.
+    """
+
+    version: str | None = None
+    outputs: Mapping[str, Output] = field(factory=dict)
+    entries: Sequence[str] = ()
+    underivable: Sequence[str] = ()
+
+
+@define
+class ScriptedNix:
+    """
+    A `Run` that reads its command line and answers out of a flake in memory.
+
+    Children wait while it is paused. Each command fails for as long as it is told to.
+
+    :ivar packages: what the flake has now.
+    :ivar argvs: every command line, in order.
+    :ivar limits: how many seconds each child was given.
+    """
+
+    packages: dict[str, Package] = field(factory=dict)
+    argvs: list[list[str]] = field(factory=list)
+    limits: list[float] = field(factory=list)
+    _revision: int = 1
+    _paused: bool = False
+    _failures: dict[str, tuple[list[bytes], Exit]] = field(init=False, factory=dict)
+    _waiting: deque[Callable[[], object]] = field(init=False, factory=deque)
+
+    def __call__(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        timeout_seconds: float,
+        on_line: Callable[[bytes], object],
+    ) -> Deferred[Exit]:
+        self.argvs.append(list(argv))
+        self.limits.append(timeout_seconds)
+        ended: Deferred[Exit] = Deferred()
+        # What is built is what the flake was when nix began.
+        packages = dict(self.packages)
+        self._waiting.append(
+            lambda: ended.callback(self._play(list(argv), packages, on_line))
+        )
+        if not self._paused:
+            self.resume()
+        return ended
+
+    def pause(self) -> None:
+        """Let children begin, and none of them end."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Let every child end."""
+        self._paused = False
+        while self._waiting and not self._paused:
+            self._waiting.popleft()()
+
+    def fail(self, verb: str, *lines: str | bytes, exit: Exit | None = None) -> None:
+        """
+        Make a command fail from now on.
+
+        :param verb: ``metadata``, ``eval`` or ``build``.
+        :param lines: what it says on standard error.
+        """
+        said = [line.encode() if isinstance(line, str) else line for line in lines]
+        self._failures[verb] = (said, exit or Exit(1))
+
+    def answer(self, verb: str, out: bytes) -> None:
+        """Make a command end well, and print this whatever it is asked."""
+        self._failures[verb] = ([], Exit(0, out))
+
+    def mend(self) -> None:
+        """Make every command work again."""
+        self._failures.clear()
+
+    def push(self) -> None:
+        """Give the flake a new revision."""
+        self._revision += 1
+
+    @property
+    def locked(self) -> str:
+        """The locked ref of the newest revision."""
+        return f"{FLAKE}/{self._revision:040x}"
+
+    def count(self, verb: str) -> int:
+        """Say how often a command was run."""
+        return sum(_verb(argv) == verb for argv in self.argvs)
+
+    def _play(
+        self,
+        argv: list[str],
+        packages: Mapping[str, Package],
+        on_line: Callable[[bytes], object],
+    ) -> Exit:
+        verb = _verb(argv)
+        lines, exit = self._failures.get(verb, ([], None))
+        for line in lines:
+            on_line(line)
+        if exit is not None:
+            return exit
+        if verb == "metadata":
+            assert argv[-2:] == ["--", FLAKE]
+            return _printed({"url": self.locked, "originalUrl": FLAKE})
+        assert argv[-2] == "--"
+        locked, _, fragment = argv[-1].partition("#")
+        assert locked.startswith(f"{FLAKE}/"), locked
+        if verb == "eval":
+            assert fragment == f"packages.{SYSTEM}"
+            return _printed(_apply(argv[argv.index("--apply") + 1], packages))
+        return self._build(argv[argv.index("--out-link") + 1], fragment, packages)
+
+    def _build(self, link: str, fragment: str, packages: Mapping[str, Package]) -> Exit:
+        wanted = re.fullmatch(rf'packages\.{SYSTEM}\."([^"]+)"\.(\w+)', fragment)
+        assert wanted is not None, fragment
+        output = packages[wanted[1]].outputs[wanted[2]]
+        output.make()
+        Path(link).unlink(missing_ok=True)
+        Path(link).symlink_to(output.path)
+        return _printed(
+            [{"drvPath": output.derivation, "outputs": {"out": output.path}}]
+        )
+
+
+def _verb(argv: list[str]) -> str:
+    (verb,) = {"metadata", "eval", "build"}.intersection(argv)
+    return verb
+
+
+def _printed(value: Any) -> Exit:
+    return Exit(0, json.dumps(value).encode() + b"\n")
+
+
+def _apply(query: str, packages: Mapping[str, Package]) -> Any:
+    """Answer one of the queries of `forgereg.nix.flake`."""
+    want = re.search(r'want = "([^"]*)";', query)
+    if want is None:
+        return [
+            {
+                "name": name,
+                "image": "image" in package.outputs,
+                "containers": "containers" in package.outputs,
+                "entries": list(package.entries),
+            }
+            for name, package in sorted(packages.items())
+        ]
+    output = re.search(r'output = "([^"]*)";', query)
+    assert output is not None
+    names = [want[1]] if want[1] in packages else []
+    names = names or [name for name in packages if name.lower() == want[1]]
+    if len(names) != 1:
+        return {"status": "no-package", "names": sorted(packages)}
+    package = packages[names[0]]
+    if output[1] in package.underivable:
+        return {"status": "no-derivation"}
+    if output[1] not in package.outputs:
+        has = [name for name in ("image", "containers") if name in package.outputs]
+        return {"status": "no-output", "has": has}
+    return {
+        "status": "ok",
+        "attribute": names[0],
+        "derivation": package.outputs[output[1]].derivation,
+        "version": package.version,
+    }
+
+
+@implementer(ITCPTransport)
+class Wire(StringTransport):
+    """
+    One end of a TCP connection whose other end is the test.
+
+    :ivar keep_alive: whether the kernel was told to look after the peer.
+    """
+
+    keep_alive = False
+    no_delay = False
+
+    def getTcpKeepAlive(self) -> bool:
+        return self.keep_alive
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        self.keep_alive = enabled
+
+    def getTcpNoDelay(self) -> bool:
+        return self.no_delay
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.no_delay = enabled
+
+    def loseWriteConnection(self) -> None:
+        self.disconnecting = True

@@ -1,0 +1,32 @@
+{
+  description = "Archives that other tools made, as Nix has them: packages/<n> is ./archives/<n>";
+
+  outputs =
+    { self }:
+    let
+      system = "x86_64-linux";
+      busybox = builtins.path {
+        path = ./busybox;
+        name = "busybox-static";
+      };
+      image =
+        name:
+        let
+          archive = builtins.path {
+            path = ./archives + "/${name}";
+            inherit name;
+          };
+        in
+        derivation {
+          inherit system;
+          name = "docker-image-${name}";
+          builder = "${busybox}/busybox";
+          args = [ "sh" "-euc" "${busybox}/busybox cp ${archive} $out" ];
+        };
+    in
+    {
+      packages.${system} = builtins.mapAttrs (name: _: { image = image name; }) (
+        builtins.readDir ./archives
+      );
+    };
+}
