@@ -87,7 +87,8 @@ def _number(low: float, high: float) -> Callable[[str], float]:
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+        digits = text.isascii() and text.isdigit() and len(text) <= len(str(high))
+        if not digits or not low <= int(text) <= high:
             raise ValueError(f"a whole number from {low} to {high}")
         return int(text)
 
@@ -95,9 +96,8 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 
 def _port(text: str) -> str:
-    if text.isdigit():
-        return str(_whole(1, 65535)(text))
-    if not re.match(r"[a-zA-Z0-9]+:", text):
+    is_port = re.fullmatch(r"[0-9]{1,5}", text) and 1 <= int(text) <= 65535
+    if not is_port and not re.match(r"[a-zA-Z0-9]+:", text):
         raise ValueError("a port from 1 to 65535, or a Twisted endpoint string")
     return text
 

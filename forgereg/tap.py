@@ -23,6 +23,7 @@ from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python import usage
 from twisted.python.failure import Failure
@@ -53,6 +54,8 @@ from forgereg.web.tombstone import Tombstones
 
 _log = logs.logger(__name__)
 
+#: How long answers may take to leave when the registry stops, in seconds.
+_FAREWELL_SECONDS = 0.1
 #: Threads for short work on disk and records.
 _DISK_THREADS = 8
 
@@ -199,7 +202,8 @@ class _Running(Service):
         try:
             self._records = Records.open(f"sqlite:///{database}")
         except SQLAlchemyError as e:
-            self._refuse(f"the records in {database} cannot be opened: {e}")
+            first_line = str(e).partition("\n")[0]
+            self._refuse(f"the records in {database} cannot be opened: {first_line}")
         site = RegistrySite(self._api())
         outcome: list[IListeningPort | Failure] = []
         self._endpoint.listen(site).addBoth(outcome.append)
@@ -215,8 +219,10 @@ class _Running(Service):
         )
 
     def _refuse(self, message: str) -> NoReturn:
-        _log.error("{message}", message=message)  # a daemon has no standard error
-        _stop(message)
+        # twistd has turned standard error into the log by now.
+        _log.error("{message}", message=message)
+        print(f"forge-registry: {message}", file=sys.__stderr__)
+        raise SystemExit(1)
 
     def _api(self) -> Api:
         settings, clock = self._settings, self._reactor.seconds
@@ -277,6 +283,8 @@ class _Running(Service):
             await maybeDeferred(self._port.stopListening)
         self._builds.stop()
         await self._processes.stop()
+        # Who waited for an image is told that there is none: let the words leave.
+        await deferLater(self._reactor, _FAREWELL_SECONDS)
         for pool in self._pools:
             pool.stop()
         self._records.close()

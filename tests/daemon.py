@@ -119,7 +119,7 @@ class Daemon:
         self.process.wait()
 
     def stop(self) -> int:
-        """End it as an operator does; give its exit status."""
+        """End it as an operator does; give its exit status, or minus the signal."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_SECONDS)

@@ -135,11 +135,11 @@ class _Child(ProcessProtocol):
                 timer.cancel()
         if self._line:
             self._on_line(self._line)
-        self._on_end(self)
         status = getattr(reason.value, "exitCode", None)
         if not self.done.called:
             out = b"".join(self._out)
             self.done.callback(Exit(status, out, self._timed_out, self._stopped))
+        self._on_end(self)
 
 
 @define

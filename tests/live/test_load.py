@@ -1,0 +1,109 @@
+"""Large images and many clients: memory stays flat, and nobody is left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import io
+import json
+import os
+import socket
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests import daemon
+from tests.daemon import ROOT, Daemon, eventually
+
+LAYER_BYTES = 200 * 2**20
+MEMORY_BYTES = 150 * 2**20
+CLIENTS = 50
+
+
+@pytest.fixture(scope="module")
+def large(
+    tmp_path_factory: pytest.TempPathFactory, store: Path
+) -> Iterator[tuple[Daemon, str]]:
+    """A registry whose one image has one large layer, and the layer's digest."""
+    tmp = tmp_path_factory.mktemp("large")
+    reference = daemon.flake(ROOT / "tests" / "flakes" / "archives", tmp / "flake")
+    (tmp / "flake" / "archives").mkdir()
+    block = os.urandom(2**20)
+    layer = block * (LAYER_BYTES // len(block))
+    digest = hashlib.sha256(layer).hexdigest()
+    config = json.dumps({"rootfs": {"diff_ids": [f"sha256:{digest}"]}}).encode()
+    manifest = [{"Config": "c.json", "RepoTags": None, "Layers": ["layer.tar"]}]
+    with tarfile.open(tmp / "flake" / "archives" / "large", "w") as archive:
+        for name, content in (
+            ("layer.tar", layer),
+            ("c.json", config),
+            ("manifest.json", json.dumps(manifest).encode()),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    with daemon.registry(tmp, reference, "--store", str(store)) as running:
+        assert running.ask("/v2/packages/large/manifests/latest").status == 200
+        yield running, f"/v2/packages/large/blobs/sha256:{digest}"
+
+
+def download(running: Daemon, path: str) -> str:
+    """Fetch a blob without keeping it; give the digest of what came."""
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=300)
+    connection.request("GET", path)
+    response = connection.getresponse()
+    hashed = hashlib.sha256()
+    while piece := response.read(2**20):
+        hashed.update(piece)
+    connection.close()
+    return hashed.hexdigest()
+
+
+def test_fifty_pulls_at_once(large: tuple[Daemon, str]) -> None:
+    """Fifty clients that pull a large layer at once all get it, in little memory."""
+    running, path = large
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        got = list(pool.map(lambda _: download(running, path), range(CLIENTS)))
+    assert set(got) == {path.rpartition(":")[2]}
+    assert running.resident_bytes() < MEMORY_BYTES
+    assert running.open_files(running.state / "blobs") == []
+
+
+def test_clients_that_do_not_read(large: tuple[Daemon, str]) -> None:
+    """Clients that stop reading cost neither memory nor the others' time."""
+    running, path = large
+    idle = []
+    for _ in range(CLIENTS):
+        client = socket.create_connection(("127.0.0.1", running.port))
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        idle.append(client)
+    blobs = running.state / "blobs"
+    eventually(lambda: len(running.open_files(blobs)) == CLIENTS)
+    assert running.ask("/v2/").status == 200
+    assert download(running, path) == path.rpartition(":")[2]
+    assert running.resident_bytes() < MEMORY_BYTES
+    for client in idle:
+        client.close()
+    eventually(lambda: running.open_files(blobs) == [], 5)
+
+
+def test_disk_full(tmp_path: Path, example: str, store: Path) -> None:
+    """When there is no room for the layers the client is told, and nothing is left."""
+    tmp = tmp_path / "small"
+    tmp.mkdir()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", tmp], check=True
+    )
+    try:
+        with daemon.registry(tmp, example, "--store", str(store)) as running:
+            answer = running.ask("/v2/packages/hello/manifests/latest")
+            assert answer.status == 507, answer.body
+            assert "no room" in answer.reason and "no room" in answer.message
+            assert list((running.state / "partial").iterdir()) == []
+            assert running.ask("/v2/").status == 200
+    finally:
+        subprocess.run(["umount", tmp], check=True)

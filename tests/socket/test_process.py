@@ -1,0 +1,178 @@
+"""Tests for `forgereg.nix.process`, with real children."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+
+from forgereg.nix import process
+from forgereg.nix.process import Exit, Processes, ProcessReactor
+
+ENV = {"PATH": os.environ["PATH"]}
+
+
+def sh(
+    processes: Processes, script: str, lines: list[bytes], timeout: float = 20.0
+) -> Deferred[Exit]:
+    """Run a shell script as the registry runs nix."""
+    return processes.run(["sh", "-c", script], ENV, timeout, lines.append)
+
+
+@pytest.fixture
+def processes() -> Processes:
+    """Children of the test's own."""
+    return Processes(cast(ProcessReactor, reactor))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kill what does not end by itself after a moment."""
+    monkeypatch.setattr(process, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(process, "PIPES_SECONDS", 0.3)
+
+
+async def pause(seconds: float) -> None:
+    """Let the reactor run for a while."""
+    await deferLater(reactor, seconds)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and not a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest_twisted.ensureDeferred
+async def test_output_and_status(processes: Processes) -> None:
+    """What a child prints, says on standard error, and ends with, all arrives."""
+    lines: list[bytes] = []
+    outcome = await sh(processes, "echo path; printf 'one\ntwo' >&2; exit 3", lines)
+    assert outcome == Exit(3, b"path\n")
+    assert lines == [b"one", b"two"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_lines_come_as_they_are_said(processes: Processes) -> None:
+    """A line of the build's log is seen while the build goes on."""
+    lines: list[bytes] = []
+    done = sh(processes, "echo early >&2; sleep 20", lines)
+    while not lines:
+        await pause(0.02)
+    assert lines == [b"early"] and not done.called
+    await processes.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_long_line_is_cut(processes: Processes) -> None:
+    """A builder that never ends its line does not fill the memory."""
+    lines: list[bytes] = []
+    (
+        await sh(
+            processes, "head -c 3000000 /dev/zero >&2; echo >&2; echo end >&2", lines
+        )
+    )
+    assert max(map(len, lines)) <= process.MAX_LINE
+    assert lines[-1] == b"end"
+
+
+@pytest_twisted.ensureDeferred
+async def test_endless_output_is_ended(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A nix that prints without end is ended, and its output is not kept."""
+    monkeypatch.setattr(process, "MAX_OUT", 2**20)
+    outcome = await sh(processes, "exec cat /dev/zero", [])
+    assert outcome.status is None and len(outcome.out) <= 2**20
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_to_read(processes: Processes) -> None:
+    """A child that asks a question gets no answer, and does not wait for one."""
+    assert (await sh(processes, "read answer; exit 7", [])).status == 7
+
+
+@pytest_twisted.ensureDeferred
+async def test_time_is_up(processes: Processes) -> None:
+    """A child that takes longer than it may is told to end."""
+    outcome = await sh(processes, "exec sleep 20", [], timeout=0.2)
+    assert outcome == Exit(None, b"", timed_out=True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_time_at_all(processes: Processes) -> None:
+    """A child whose time was up before it began is ended at once."""
+    outcome = await sh(processes, "exec sleep 20", [], timeout=-5.0)
+    assert outcome.timed_out
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest_twisted.ensureDeferred
+async def test_deaf_children_are_killed(processes: Processes) -> None:
+    """A child that ignores SIGTERM is killed, with all that it started."""
+    lines: list[bytes] = []
+    script = "trap '' TERM; sleep 300 & echo $! $$ >&2; while :; do sleep 0.1; done"
+    outcome = await sh(processes, script, lines, timeout=0.5)
+    assert outcome.timed_out
+    pids = [int(pid) for pid in lines[0].split()]
+    assert not any(map(alive, pids))
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest_twisted.ensureDeferred
+async def test_orphans_do_not_hold_us_up(processes: Processes) -> None:
+    """What a child leaves behind is ended with it, even in a session of its own."""
+    lines: list[bytes] = []
+    start = time.monotonic()
+    script = "sleep 300 & echo $! >&2; setsid sleep 5 & exit 0"
+    outcome = await sh(processes, script, lines)
+    assert outcome.status == 0 and time.monotonic() - start < 4
+    assert not alive(int(lines[0]))
+
+
+@pytest_twisted.ensureDeferred
+async def test_cancelling(processes: Processes) -> None:
+    """Whoever has no more use for a child ends it by cancelling."""
+    lines: list[bytes] = []
+    done = sh(processes, "echo $$ >&2; exec sleep 300", lines)
+    while not lines:
+        await pause(0.02)
+    failures: list[Any] = []
+    done.addErrback(failures.append)
+    done.cancel()
+    assert failures[0].check(CancelledError)
+    while alive(int(lines[0])):
+        await pause(0.02)
+
+
+@pytest_twisted.ensureDeferred
+async def test_stopping(processes: Processes) -> None:
+    """When the registry stops, its children end first, and no more are started."""
+    lines: list[bytes] = []
+    done = sh(processes, "echo $$ >&2; exec sleep 300", lines)
+    while not lines:
+        await pause(0.02)
+    await processes.stop()
+    assert not alive(int(lines[0]))
+    assert (await done) == Exit(None, b"", stopped=True)
+    assert (await sh(processes, "echo never", [])) == Exit(None, b"", stopped=True)
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_such_program(processes: Processes) -> None:
+    """A program that is not there is an exit status, not a traceback."""
+    lines: list[bytes] = []
+    argv = ["no-such-program-anywhere"]
+    outcome = await processes.run(argv, ENV, 10.0, lines.append)
+    assert outcome.status == 127
+    assert b"no-such-program-anywhere" in lines[0]
