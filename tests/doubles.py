@@ -25,7 +25,7 @@ SYSTEM = "x86_64-linux"
 FLAKE = "github:acme/forge"
 
 
-def at_once(call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+def at_once(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
     """Be the thread: call, and give what came of it."""
     return execute(call, *args, **kwargs)
 
@@ -43,7 +43,7 @@ class Threads:
     _waiting: deque[Callable[[], object]] = field(init=False, factory=deque)
 
     def __call__(
-        self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+        self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]:
         self.calls.append(getattr(call, "__name__", "?"))
         result: Deferred[T] = Deferred()
@@ -112,11 +112,13 @@ class ScriptedNix:
 
     :ivar packages: what the flake has now.
     :ivar argvs: every command line, in order.
+    :ivar envs: the environment of each child.
     :ivar limits: how many seconds each child was given.
     """
 
     packages: dict[str, Package] = field(factory=dict)
     argvs: list[list[str]] = field(factory=list)
+    envs: list[Mapping[str, str]] = field(factory=list)
     limits: list[float] = field(factory=list)
     _revision: int = 1
     _paused: bool = False
@@ -131,6 +133,7 @@ class ScriptedNix:
         on_line: Callable[[bytes], object],
     ) -> Deferred[Exit]:
         self.argvs.append(list(argv))
+        self.envs.append(env)
         self.limits.append(timeout_seconds)
         ended: Deferred[Exit] = Deferred()
         # What is built is what the flake was when nix began.
@@ -271,17 +274,17 @@ class Wire(StringTransport):
     keep_alive = False
     no_delay = False
 
-    def getTcpKeepAlive(self) -> bool:
+    def getTcpKeepAlive(self) -> bool:  # noqa: N802
         return self.keep_alive
 
-    def setTcpKeepAlive(self, enabled: bool) -> None:
+    def setTcpKeepAlive(self, enabled: bool) -> None:  # noqa: N802
         self.keep_alive = enabled
 
-    def getTcpNoDelay(self) -> bool:
+    def getTcpNoDelay(self) -> bool:  # noqa: N802
         return self.no_delay
 
-    def setTcpNoDelay(self, enabled: bool) -> None:
+    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: N802
         self.no_delay = enabled
 
-    def loseWriteConnection(self) -> None:
+    def loseWriteConnection(self) -> None:  # noqa: N802
         self.disconnecting = True

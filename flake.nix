@@ -1,0 +1,90 @@
+{
+  description = "An OCI registry whose images Nix builds when they are pulled";
+
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+
+  outputs =
+    { self, nixpkgs }:
+    let
+      systems = [
+        "x86_64-linux"
+        "aarch64-linux"
+      ];
+      # (system → pkgs → attrs) → attrs by system
+      forEach = f: nixpkgs.lib.genAttrs systems (system: f system nixpkgs.legacyPackages.${system});
+      version = (nixpkgs.lib.importTOML ./pyproject.toml).project.version;
+    in
+    {
+      packages = forEach (
+        system: pkgs: {
+          default = pkgs.python3Packages.buildPythonApplication {
+            pname = "forge-registry";
+            inherit version;
+            pyproject = true;
+            src = self;
+            build-system = [ pkgs.python3Packages.hatchling ];
+            dependencies =
+              with pkgs.python3Packages;
+              [
+                attrs
+                backports-zstd
+                cachetools
+                isal
+                klein
+                python-dotenv
+                sqlalchemy
+                twisted
+                werkzeug
+              ]
+              ++ twisted.optional-dependencies.tls;
+            # nix, and setsid and setpriv around it, are found on the PATH
+            makeWrapperArgs = [
+              "--prefix"
+              "PATH"
+              ":"
+              (pkgs.lib.makeBinPath [
+                pkgs.nix
+                pkgs.util-linux
+              ])
+            ];
+            nativeCheckInputs = [
+              pkgs.nix
+              pkgs.util-linux
+            ]
+            ++ (with pkgs.python3Packages; [
+              hypothesis
+              pytestCheckHook
+              pytest-twisted
+              treq
+            ]);
+            # The other rings need nix to build, and container clients.
+            disabledTestPaths = [
+              "tests/live"
+              "tests/socket"
+            ];
+            # A cache of plugins that names the build directory.
+            postFixup = ''
+              find $out -name dropin.cache -delete
+            '';
+            meta.mainProgram = "forge-registry";
+          };
+        }
+      );
+
+      checks = forEach (system: pkgs: { package = self.packages.${system}.default; });
+
+      devShells = forEach (
+        system: pkgs: {
+          default = pkgs.mkShell {
+            inputsFrom = [ self.packages.${system}.default ];
+            packages = [
+              pkgs.podman
+              pkgs.skopeo
+              pkgs.python3Packages.mypy
+              pkgs.ruff
+            ];
+          };
+        }
+      );
+    };
+}
