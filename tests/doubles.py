@@ -1,4 +1,4 @@
-"""What stands in for nix, for threads and for a socket: no process, no waiting."""
+"""What stands in for nix and for threads: no process, and no waiting."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from typing import Any, ParamSpec, TypeVar
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, execute
-from twisted.internet.interfaces import ITCPTransport
-from twisted.internet.testing import StringTransport
-from zope.interface import implementer
 
 from forgereg.nix.process import Exit
 
@@ -111,12 +108,14 @@ class ScriptedNix:
     Children wait while it is paused. Each command fails for as long as it is told to.
 
     :ivar packages: what the flake has now.
+    :ivar system: for which it has them.
     :ivar argvs: every command line, in order.
     :ivar envs: the environment of each child.
     :ivar limits: how many seconds each child was given.
     """
 
     packages: dict[str, Package] = field(factory=dict)
+    system: str = SYSTEM
     argvs: list[list[str]] = field(factory=list)
     envs: list[Mapping[str, str]] = field(factory=list)
     limits: list[float] = field(factory=list)
@@ -155,6 +154,22 @@ class ScriptedNix:
         while self._waiting and not self._paused:
             self._waiting.popleft()()
 
+    def step(self) -> None:
+        """Let the children that wait end, and those that come after wait."""
+        for _ in range(len(self._waiting)):
+            self._waiting.popleft()()
+
+    def finish(self) -> None:
+        """Let all children end, those that began together before later ones."""
+        while self._waiting:
+            self.step()
+        self._paused = False
+
+    def die(self) -> None:
+        """Let every child vanish with the registry that began it."""
+        self._waiting.clear()
+        self._paused = False
+
     def fail(self, verb: str, *lines: str | bytes, exit: Exit | None = None) -> None:
         """
         Make a command fail from now on.
@@ -186,6 +201,11 @@ class ScriptedNix:
         """Say how often a command was run."""
         return sum(_verb(argv) == verb for argv in self.argvs)
 
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How often nix was asked for metadata, evaluated, and built."""
+        return self.count("metadata"), self.count("eval"), self.count("build")
+
     def _play(
         self,
         argv: list[str],
@@ -205,12 +225,12 @@ class ScriptedNix:
         locked, _, fragment = argv[-1].partition("#")
         assert locked.startswith(f"{FLAKE}/"), locked
         if verb == "eval":
-            assert fragment == f"packages.{SYSTEM}"
+            assert fragment == f"packages.{self.system}"
             return _printed(_apply(argv[argv.index("--apply") + 1], packages))
         return self._build(argv[argv.index("--out-link") + 1], fragment, packages)
 
     def _build(self, link: str, fragment: str, packages: Mapping[str, Package]) -> Exit:
-        wanted = re.fullmatch(rf'packages\.{SYSTEM}\."([^"]+)"\.(\w+)', fragment)
+        wanted = re.fullmatch(rf'packages\.{self.system}\."([^"]+)"\.(\w+)', fragment)
         assert wanted is not None, fragment
         output = packages[wanted[1]].outputs[wanted[2]]
         output.make()
@@ -261,30 +281,3 @@ def _apply(query: str, packages: Mapping[str, Package]) -> Any:
         "derivation": package.outputs[output[1]].derivation,
         "version": package.version,
     }
-
-
-@implementer(ITCPTransport)
-class Wire(StringTransport):
-    """
-    One end of a TCP connection whose other end is the test.
-
-    :ivar keep_alive: whether the kernel was told to look after the peer.
-    """
-
-    keep_alive = False
-    no_delay = False
-
-    def getTcpKeepAlive(self) -> bool:  # noqa: N802
-        return self.keep_alive
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:  # noqa: N802
-        self.keep_alive = enabled
-
-    def getTcpNoDelay(self) -> bool:  # noqa: N802
-        return self.no_delay
-
-    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: N802
-        self.no_delay = enabled
-
-    def loseWriteConnection(self) -> None:  # noqa: N802
-        self.disconnecting = True

@@ -88,7 +88,9 @@ def read_layout(members: Mapping[str, Member | Link]) -> tuple[Packed, ...]:
     entries = _json(_follow(members, "manifest.json"), "manifest.json")
     if not isinstance(entries, list) or not entries:
         raise ArchiveInvalid("manifest.json in the archive is not a list of images")
-    return tuple(_read_entry(members, entry) for entry in entries)
+    # Several images may share a config, which may be large: it is read once.
+    diff_ids: dict[Digest, list[str]] = {}
+    return tuple(_read_entry(members, entry, diff_ids) for entry in entries)
 
 
 def choose(packed: tuple[Packed, ...], name: Name, tag: Tag) -> Image:
@@ -110,7 +112,9 @@ def choose(packed: tuple[Packed, ...], name: Name, tag: Tag) -> Image:
     return max(packed, key=fit).image
 
 
-def _read_entry(members: Mapping[str, Member | Link], entry: Any) -> Packed:
+def _read_entry(
+    members: Mapping[str, Member | Link], entry: Any, diff_ids: dict[Digest, list[str]]
+) -> Packed:
     if not isinstance(entry, dict):
         raise ArchiveInvalid("manifest.json in the archive names an image oddly")
     config_name, layer_names = entry.get("Config"), entry.get("Layers")
@@ -125,7 +129,9 @@ def _read_entry(members: Mapping[str, Member | Link], entry: Any) -> Packed:
         )
     config = _follow(members, config_name)
     layers = [_follow(members, name) for name in layer_names]
-    _check_diff_ids(_json(config, config_name), layers, layer_names)
+    if config.digest not in diff_ids:
+        diff_ids[config.digest] = _diff_ids(_json(config, config_name))
+    _check_diff_ids(diff_ids[config.digest], layers, layer_names)
     return Packed(
         tuple(tags),
         Image(
@@ -138,17 +144,23 @@ def _read_entry(members: Mapping[str, Member | Link], entry: Any) -> Packed:
     )
 
 
-def _check_diff_ids(config: Any, layers: list[Member], names: list[str]) -> None:
-    rootfs = config.get("rootfs") if isinstance(config, dict) else None
-    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if diff_ids is None and not layers:
-        return
-    if not _is_strings(diff_ids):
-        raise ArchiveInvalid("the image's config has no list of rootfs.diff_ids")
+def _diff_ids(config: Any) -> list[str]:
+    match config:
+        case {"rootfs": {"diff_ids": diff_ids}} if diff_ids is not None:
+            if _is_strings(diff_ids):
+                return diff_ids
+        case dict():
+            return []
+    raise ArchiveInvalid("the image's config has no list of rootfs.diff_ids")
+
+
+def _check_diff_ids(
+    diff_ids: list[str], layers: list[Member], names: list[str]
+) -> None:
     if len(diff_ids) != len(layers):
         raise ArchiveInvalid(
-            f"the image's config speaks of {len(diff_ids)} layers,"
-            f" manifest.json of {len(layers)}"
+            f"the image's config lists {len(diff_ids)} layers as rootfs.diff_ids,"
+            f" manifest.json {len(layers)}"
         )
     for name, layer, diff_id in zip(names, layers, diff_ids, strict=True):
         if str(layer.diff_id) != diff_id:

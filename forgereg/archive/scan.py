@@ -9,6 +9,7 @@ dropped at the end.
 from __future__ import annotations
 
 import hashlib
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -34,6 +35,9 @@ _MAX_MEMBERS = 100_000
 #: Bytes of one member's headers (names, links, extended headers), and of all names.
 _MAX_HEADERS = 2**14
 _MAX_NAMES = 32 * 2**20
+
+#: What tarfile reads in quadratic time before Python 3.11.10. Source: CVE-2024-6232.
+_SLOW = re.compile(rb"[0-9]{100}")
 
 _OPENERS: dict[Kind, Callable[[BinaryIO], BinaryIO]] = {
     Kind.GZIP: lambda file: cast(BinaryIO, igzip.IGzipFile(fileobj=file, mode="rb")),
@@ -94,7 +98,7 @@ def scan(
         return _Scan(stage, max_bytes, stopping).read(archive)
     except _BROKEN as e:
         raise ArchiveInvalid(f"the archive is damaged: {e}") from e
-    except (tarfile.TarError, ValueError, OverflowError) as e:
+    except (tarfile.TarError, ValueError, OverflowError, IndexError) as e:
         raise ArchiveInvalid(f"the archive is not a tar archive: {e}") from e
     except IsADirectoryError as e:
         raise ArchiveInvalid("the image is a directory, not a docker-archive") from e
@@ -108,6 +112,7 @@ class _Scan:
     _members: dict[str, Member | Link] = field(init=False, factory=dict)
     _partials: dict[Digest, Partial] = field(init=False, factory=dict)
     _json_bytes: int = field(init=False, default=0)
+    _unpacked_bytes: int = field(init=False, default=0)
 
     def read(self, archive: Path) -> tuple[Packed, ...]:
         with ExitStack() as stack:
@@ -135,7 +140,9 @@ class _Scan:
             info = tar.next()
             if info is None:
                 break
-            cast(Any, tar).members.clear()  # it would keep every one
+            # It would keep every member, and give global headers to all that follow.
+            cast(Any, tar).members.clear()
+            tar.pax_headers = {}
             count += 1
             names += len(info.name) + len(info.linkname)
             if count > _MAX_MEMBERS or names > _MAX_NAMES:
@@ -186,12 +193,13 @@ class _Scan:
     def _unpacked_digest(self, file: BinaryIO, kind: Kind) -> Digest:
         file.flush()
         file.seek(0)
-        hashed, read = hashlib.sha256(), 0
+        hashed = hashlib.sha256()
         unpacked = _OPENERS[kind](file)
         while chunk := unpacked.read(CHUNK):
-            read += len(chunk)
-            if read > self._max_bytes:
+            self._unpacked_bytes += len(chunk)
+            if self._unpacked_bytes > self._max_bytes:
                 raise ArchiveInvalid(_too_large(self._max_bytes))
+            _go_on(self._stopping)
             hashed.update(chunk)
         return Digest("sha256", hashed.hexdigest())
 
@@ -215,13 +223,16 @@ class _Stream:
     def read(self, size: int) -> bytes:
         """Give header bytes."""
         self._headers_left -= size
-        if self._headers_left < 0:
+        if size < 0 or self._headers_left < 0:
             raise ArchiveInvalid("the archive has a header that is too long")
         parts = []
         while size and (piece := self._some(size)):
             parts.append(bytes(piece))
             size -= len(piece)
-        return b"".join(parts)
+        header = b"".join(parts)
+        if _SLOW.search(header):
+            raise ArchiveInvalid("the archive has a header that makes no sense")
+        return header
 
     def tell(self) -> int:
         """Give how many bytes have gone by."""
@@ -259,9 +270,13 @@ class _Stream:
         self._position += len(piece)
         if self._position > self._max_bytes:
             raise ArchiveInvalid(_too_large(self._max_bytes))
-        if self._stopping():
-            raise ShuttingDown("the registry is shutting down; pull again")
+        _go_on(self._stopping)
         return piece
+
+
+def _go_on(stopping: Callable[[], bool]) -> None:
+    if stopping():
+        raise ShuttingDown("the registry is shutting down; pull again")
 
 
 def _too_large(max_bytes: int) -> str:

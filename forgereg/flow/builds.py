@@ -25,7 +25,7 @@ from forgereg.flow.once import Once
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
 from forgereg.nix.build import Errand, Nix
-from forgereg.nix.flake import Command, catalogue_query, package_query
+from forgereg.nix.flake import Command, catalogue_query, is_here, package_query
 from forgereg.nix.store import Store
 from forgereg.oci.errors import ArchiveInvalid, DiskFull, NameUnknown
 from forgereg.oci.reference import is_tag
@@ -125,6 +125,18 @@ class Builds:
         if locked is None:
             locked = await self._locks.do(self.flake, lambda: self._lock(errand))
         return locked
+
+    async def moved(self, errand: Errand, locked: str) -> str | None:
+        """
+        Look whether a flake that is a directory has changed before its time was over.
+
+        :returns: what it is locked to now, if that is something else.
+        :raises RegistryError: as `Nix.lock`.
+        """
+        if not is_here(locked):
+            return None
+        now = await self._locks.do(self.flake, lambda: self._lock(errand))
+        return None if now == locked else now
 
     async def _lock(self, errand: Errand) -> str:
         locked = await self._nix.lock(errand, self.flake)

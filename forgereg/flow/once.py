@@ -5,12 +5,16 @@ Do a piece of work once, however many ask for it at the same time.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable
-from copy import copy
 from typing import Any, Generic, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
+
+from forgereg.logs import logger
+from forgereg.oci.errors import RegistryError
+
+_log = logger(__name__)
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
@@ -26,7 +30,8 @@ class Once(Generic[K, T]):
     or bad, starts anew.
     """
 
-    _flights: dict[K, list[Deferred[T]]] = field(init=False, factory=dict)
+    #: key → those who wait, in the order they came
+    _flights: dict[K, dict[Deferred[T], None]] = field(init=False, factory=dict)
 
     def do(self, key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> Deferred[T]:
         """
@@ -34,22 +39,25 @@ class Once(Generic[K, T]):
 
         :returns: a Deferred of this caller's own; cancelling it is leaving.
         """
-        mine: Deferred[T] = Deferred(lambda d: self._leave(key, d))
         flight = self._flights.get(key)
         if flight is not None:
-            flight.append(mine)
-            return mine
-        self._flights[key] = [mine]
+            return self._join(flight)
+        flight = self._flights[key] = {}
+        mine = self._join(flight)
         Deferred.fromCoroutine(work()).addBoth(self._land, key)
         return mine
 
-    def _leave(self, key: K, mine: Deferred[T]) -> None:
-        self._flights[key].remove(mine)
+    def _join(self, flight: dict[Deferred[T], None]) -> Deferred[T]:
+        mine: Deferred[T] = Deferred(lambda d: flight.pop(d, None))
+        flight[mine] = None
+        return mine
 
     def _land(self, result: T | Failure, key: K) -> None:
-        for waiter in self._flights.pop(key):
-            if isinstance(result, Failure):
-                # An exception of its own: each caller adds to its traceback.
-                waiter.errback(Failure(copy(result.value)))
-            else:
+        flight = self._flights.pop(key)
+        if not flight and isinstance(result, Failure):
+            if not result.check(RegistryError):
+                _log.failure("nobody waited any more for {key}", result, key=key)
+        for waiter in list(flight):
+            # One who is told may make another leave.
+            if waiter in flight:
                 waiter.callback(result)

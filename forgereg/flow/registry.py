@@ -22,11 +22,13 @@ from forgereg.flow.families import Wanted, image_name, parse_wanted
 from forgereg.flow.once import Once
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
+from forgereg.nix.build import Errand
 from forgereg.oci.errors import (
     ArchiveInvalid,
     BlobUnknown,
     ManifestUnknown,
     NameInvalid,
+    RegistryError,
 )
 from forgereg.oci.manifest import Manifest, write_manifests
 from forgereg.oci.media import MANIFESTS
@@ -131,6 +133,23 @@ class Registry:
     ) -> tuple[Manifest, ...]:
         errand = self._builds.errand(f"{name}:{tag}")
         locked = await self._builds.lock(errand)
+        try:
+            forms = await self._locked(errand, locked, name, tag, wanted)
+        except RegistryError:
+            # Whoever has just changed the flake on this machine wants it as it is now.
+            moved = await self._builds.moved(errand, locked)
+            if moved is None:
+                raise
+            locked = moved
+            forms = await self._locked(errand, locked, name, tag, wanted)
+        self._tagged[locked, name, tag] = forms
+        for form in forms:
+            self._manifests[name, form.digest] = form
+        return forms
+
+    async def _locked(
+        self, errand: Errand, locked: str, name: Name, tag: Tag, wanted: Wanted
+    ) -> tuple[Manifest, ...]:
         package = await self._builds.package(errand, locked, wanted)
         if tag.text not in package.tags:
             raise ManifestUnknown(
@@ -155,9 +174,6 @@ class Registry:
                 )
                 if text == tag.text:
                     forms = written
-        self._tagged[locked, name, tag] = forms
-        for form in forms:
-            self._manifests[name, form.digest] = form
         return forms
 
     async def blob(self, name: Name, digest: Digest) -> OpenBlob:

@@ -18,7 +18,7 @@ from attrs import define, field, frozen
 
 from forgereg.logs import logger
 from forgereg.nix.events import Said, parse_line
-from forgereg.nix.flake import Command, parse_outputs
+from forgereg.nix.flake import Command, parse_locked, parse_outputs
 from forgereg.nix.process import Exit
 from forgereg.oci.errors import (
     BuildFailed,
@@ -120,10 +120,10 @@ class Nix:
         """
         argv = self._command.lock(flake)
         out = await self._nix(errand, argv, FlakeUnavailable, f"flake {flake}")
-        match _json(out):
-            case {"url": str(url)}:
-                return url
-        raise FlakeUnavailable(f"nix gave no locked ref for the flake {flake}")
+        locked = parse_locked(_json(out))
+        if locked is None:
+            raise FlakeUnavailable(f"nix gave no locked ref for the flake {flake}")
+        return locked
 
     async def evaluate(self, errand: Errand, locked: str, query: str) -> Any:
         """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from string import ascii_lowercase, ascii_uppercase, digits
+from typing import Any
 
 from attrs import frozen
 
@@ -118,7 +119,7 @@ class Command:
         """Apply a query to the packages of a locked flake; prints JSON."""
         return self._nix(
             "eval", "--json", "--no-write-lock-file", "--apply", query,
-            "--", f"{locked}#{self.packages}",
+            "--", f"{_ref(locked)}#{self.packages}",
         )  # fmt: skip
 
     def build(self, locked: str, attribute: str, link: str) -> list[str]:
@@ -130,7 +131,7 @@ class Command:
         """
         return self._nix(
             "build", "--json", "--out-link", link, "--no-write-lock-file",
-            "--", f"{locked}#{attribute}",
+            "--", f"{_ref(locked)}#{attribute}",
         )  # fmt: skip
 
     def probe(self) -> list[str]:
@@ -153,6 +154,10 @@ class Command:
         return f'{self.packages}."{attribute}".{output}'
 
 
+def _ref(locked: str) -> str:
+    return locked.partition("#")[0]
+
+
 def package_query(attribute: str, output: str) -> str:
     """
     Ask what there is of a package.
@@ -167,6 +172,28 @@ def package_query(attribute: str, output: str) -> str:
 def catalogue_query() -> str:
     """Ask which packages and applications there are."""
     return _CATALOGUE
+
+
+def parse_locked(metadata: Any) -> str | None:
+    """
+    Read what ``nix flake metadata --json`` printed.
+
+    :returns: the locked flake ref. Of a git tree with changes that are not committed,
+        which nix does not lock: its ref, ``#``, and the hash of its content.
+    """
+    match metadata:
+        case {"url": str(url), "revision": str()}:
+            return url
+        case {"url": str(url), "locked": {"narHash": str(content)}}:
+            return url if "narHash=" in url else f"{url}#{content}"
+        case {"url": str(url)}:
+            return url
+    return None
+
+
+def is_here(locked: str) -> bool:
+    """Whether a flake is a directory of this machine, which changes under our hands."""
+    return locked.startswith(("path:", "git+file:"))
 
 
 def parse_version(text: str) -> tuple[int, int] | None:

@@ -40,16 +40,16 @@ class Store:
         """
         store = posixpath.dirname(path[: _top_end(path)])
         for _ in range(_MAX_LINKS):
-            followed = self._step(path, store)
-            if followed == path:
+            target = self._follow_first(path, store)
+            if target is None:
                 real = self._below_root(path)
                 real.stat()
                 return path, real
-            path = followed
+            path = target
         raise ArchiveInvalid("the image is a link that leads in circles")
 
-    def _step(self, path: str, store: str) -> str:
-        """Replace the first link in the path by its target."""
+    def _follow_first(self, path: str, store: str) -> str | None:
+        """Replace the first link in a path by its target; None where there is none."""
         if not path.startswith(f"{store}/"):
             raise ArchiveInvalid("the image is a link that leads out of the Nix store")
         parts = path[len(store) + 1 :].split("/")
@@ -59,7 +59,7 @@ class Store:
             if real.is_symlink():
                 target = posixpath.join(posixpath.dirname(here), str(real.readlink()))
                 return posixpath.normpath(posixpath.join(target, *parts[n:]))
-        return path
+        return None
 
     def _below_root(self, path: str) -> Path:
         return self.root / path.lstrip("/")

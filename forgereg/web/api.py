@@ -52,7 +52,7 @@ class _Anything(BaseConverter):
     """What may stand for a name: slashes too, and what is no name at all."""
 
     part_isolating = False
-    regex = ".*"
+    regex = "(?s:.*)"
 
 
 @define

@@ -29,6 +29,10 @@ _NO_TLS = (
 )
 
 
+def _ignore(data: bytes) -> None:
+    pass
+
+
 class _Channel(http.HTTPChannel):
     """A connection that answers what it cannot read."""
 
@@ -56,7 +60,13 @@ class _Channel(http.HTTPChannel):
         )
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        self._say_no(HTTPStatus.BAD_REQUEST, "the request is not HTTP/1.1")
+        if self._receivedHeaderSize > self.totalHeadersSize:
+            self._say_no(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "the request's headers are too long to be read",
+            )
+        else:
+            self._say_no(HTTPStatus.BAD_REQUEST, "the request is not HTTP/1.1")
 
     def _say_no(self, status: HTTPStatus, message: str) -> None:
         refusal = problem(status, "NAME_INVALID", message)
@@ -67,7 +77,8 @@ class _Channel(http.HTTPChannel):
         )
         # Closing now would reset the connection, and the answer with it, while the
         # client is still sending.
-        self.dataReceived = lambda data: None  # type: ignore[method-assign]
+        for receiver in ("dataReceived", "lineReceived", "rawDataReceived"):
+            setattr(self, receiver, _ignore)
         self.setTimeout(_LINGER_SECONDS)
 
 

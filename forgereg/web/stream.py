@@ -77,8 +77,8 @@ async def send(
     :raises ClientLeft: the consumer wants no more.
     """
     gate = _Gate()
-    consumer.registerProducer(gate, True)
     try:
+        consumer.registerProducer(gate, True)
         for part in parts:
             if isinstance(part, bytes):
                 consumer.write(part)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
 import os
+import random
 import shutil
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from tests import daemon
-from tests.daemon import Daemon, eventually
+from tests.daemon import ROOT, Daemon, eventually
 
 HELLO = "/v2/packages/hello/manifests/latest"
 
@@ -50,6 +54,29 @@ def test_after_a_crash_everything_is_there(
         digest = next(iter(before))
         assert served(second, f"/v2/packages/hello/manifests/{digest}") == before
         assert "'nix'" not in second.logged()
+
+
+def test_crashes_at_any_moment(tmp_path: Path, example: str, store: Path) -> None:
+    """Whenever the registry is killed, the next one has all it served, and no halves."""
+    names = ("hello", "hello-single", "hello-plain", "dotted.name")
+    before: dict[str, dict[str, bytes]] = {}
+    moments = random.Random(1)
+    for _ in range(8):
+        with daemon.registry(tmp_path, example, "--store", str(store)) as running:
+            assert list((running.state / "partial").iterdir()) == []
+            for name, known in before.items():
+                path = f"/v2/packages/{name}/manifests/{next(iter(known))}"
+                assert served(running, path) == known
+            for blob in (running.state / "blobs").glob("*/*/*"):
+                assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+            killer = threading.Timer(moments.uniform(0.05, 0.6), running.kill)
+            killer.start()
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                for name in names:
+                    path = f"/v2/packages/{name}/manifests/latest"
+                    before[name] = served(running, path)
+            killer.join()
+    assert before
 
 
 def test_a_crash_while_building(tmp_path: Path, faults: str, store: Path) -> None:
@@ -150,3 +177,25 @@ def collect_garbage(store: Path) -> None:
         capture_output=True,
         env=daemon.environment(),
     )
+
+
+@pytest.mark.parametrize("kind", ["path", "git"])
+def test_a_flake_that_is_being_written(tmp_path: Path, kind: str, store: Path) -> None:
+    """Who writes a flake on this machine pulls what they have just added to it."""
+    folder = tmp_path / "flake"
+    reference = daemon.flake(ROOT / "examples" / "forge", folder)
+    if kind == "git":
+        reference = f"git+file://{folder}"
+        subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+        subprocess.run(["git", "add", "--force", "."], cwd=folder, check=True)
+    with daemon.registry(tmp_path, reference, "--store", str(store)) as running:
+        assert running.ask(HELLO).status == 200
+        text = (folder / "flake.nix").read_text()
+        added = text.replace("inherit hello;", "inherit hello; added = hello;")
+        (folder / "flake.nix").write_text(added)
+        assert running.ask("/v2/packages/added/manifests/latest").status == 200
+        (folder / "flake.nix").write_text(added.replace("echo single", "echo double"))
+        before = running.ask(HELLO)
+        single = running.ask("/v2/packages/hello-single/manifests/latest")
+        assert single.status == 200
+        assert running.ask(HELLO).body == before.body

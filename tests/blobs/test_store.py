@@ -1,0 +1,264 @@
+"""What `forgereg.blobs.store` keeps, and what it leaves behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from forgereg.blobs.store import BlobStore, Partial, Stage
+from forgereg.oci.manifest import sha256
+from forgereg.oci.reference import Digest
+
+DATA = b"the bytes of a layer"
+DIGEST = sha256(DATA)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> BlobStore:
+    made = BlobStore(tmp_path / "state")
+    made.prepare()
+    return made
+
+
+def files(store: BlobStore) -> list[str]:
+    """Name every file below the store's directory, relative to it."""
+    return sorted(
+        str(path.relative_to(store.root))
+        for path in store.root.rglob("*")
+        if not path.is_dir()
+    )
+
+
+def write(stage: Stage, data: bytes = DATA) -> Partial:
+    partial = stage.partial()
+    partial.file.write(data)
+    partial.file.close()
+    return partial
+
+
+def put(store: BlobStore, data: bytes = DATA) -> Digest:
+    with store.stage() as stage:
+        write(stage, data).keep(sha256(data))
+    return sha256(data)
+
+
+def content(store: BlobStore, digest: Digest, size: int) -> bytes | None:
+    file = store.open(digest, size)
+    if file is None:
+        return None
+    with file:
+        return file.read()
+
+
+def test_blob_that_was_kept_is_read_again(store: BlobStore) -> None:
+    """A blob that was kept is found by its digest, and begins at its begin."""
+    put(store)
+    assert content(store, DIGEST, len(DATA)) == DATA
+    assert content(store, DIGEST, len(DATA)) == DATA
+
+
+def test_blob_lies_where_the_drawing_says(store: BlobStore) -> None:
+    """A blob's file is found by hand below the first two digits of its digest."""
+    put(store)
+    encoded = DIGEST.encoded
+    assert files(store) == [f"blobs/sha256/{encoded[:2]}/{encoded}"]
+    assert store.path(DIGEST).read_bytes() == DATA
+
+
+def test_blob_that_was_never_kept_is_not_there(store: BlobStore) -> None:
+    """Asking for a blob that was never kept gives nothing, for any algorithm."""
+    assert store.open(DIGEST, len(DATA)) is None
+    assert store.open(Digest("sha512", "0" * 128), 0) is None
+
+
+@pytest.mark.parametrize("size", [0, 1, len(DATA) - 1, len(DATA) + 1, 2**60])
+def test_blob_of_the_wrong_size_counts_as_gone(store: BlobStore, size: int) -> None:
+    """A blob that is not as long as it must be is not served."""
+    put(store)
+    assert store.open(DIGEST, size) is None
+
+
+def test_blob_that_was_cut_short_counts_as_gone(store: BlobStore) -> None:
+    """A blob of which the disk has lost the end is not served, and can come back."""
+    put(store)
+    os.truncate(store.path(DIGEST), 3)
+    assert store.open(DIGEST, len(DATA)) is None
+    put(store)
+    assert content(store, DIGEST, len(DATA)) == DATA
+
+
+def test_empty_blob(store: BlobStore) -> None:
+    """A blob may be empty."""
+    assert content(store, put(store, b""), 0) == b""
+
+
+def test_large_blob(store: BlobStore) -> None:
+    """A blob that is longer than any buffer comes back whole."""
+    data = os.urandom(3 * 2**20 + 1)
+    assert content(store, put(store, data), len(data)) == data
+
+
+def test_blob_may_be_deleted_at_any_time(store: BlobStore) -> None:
+    """A blob that was deleted by hand is gone, and comes back when it is kept again."""
+    put(store)
+    with store.open(DIGEST, len(DATA)) or pytest.fail("it is not there") as file:
+        store.path(DIGEST).unlink()
+        assert store.open(DIGEST, len(DATA)) is None
+        put(store)
+        assert file.read() == DATA
+    assert content(store, DIGEST, len(DATA)) == DATA
+
+
+def test_folder_of_blobs_may_be_deleted_at_any_time(store: BlobStore) -> None:
+    """Blobs can be kept after somebody has deleted their folders."""
+    put(store)
+    store.path(DIGEST).unlink()
+    store.path(DIGEST).parent.rmdir()
+    store.path(DIGEST).parent.parent.rmdir()
+    (store.root / "blobs").rmdir()
+    put(store)
+    assert content(store, DIGEST, len(DATA)) == DATA
+
+
+def test_blob_that_is_being_written_is_not_there_yet(store: BlobStore) -> None:
+    """Nobody sees a blob before all of it is there."""
+    with store.stage() as stage:
+        partial = write(stage)
+        assert store.open(DIGEST, len(DATA)) is None
+        partial.keep(DIGEST)
+        assert content(store, DIGEST, len(DATA)) == DATA
+
+
+def test_keeping_a_blob_again_replaces_it_whole(store: BlobStore) -> None:
+    """Whoever reads a blob while it is kept again reads the one or the other, whole."""
+    put(store)
+    store.path(DIGEST).write_bytes(b"damaged, of no use..")
+    with store.open(DIGEST, len(DATA)) or pytest.fail("it is not there") as before:
+        put(store)
+        assert before.read() == b"damaged, of no use.."
+    assert content(store, DIGEST, len(DATA)) == DATA
+
+
+def test_two_stages_may_bring_the_same_blob(store: BlobStore) -> None:
+    """Two archives that are read at once may have a layer in common."""
+    with store.stage() as one, store.stage() as other:
+        first, second = write(one), write(other)
+        first.keep(DIGEST)
+        second.keep(DIGEST)
+    assert content(store, DIGEST, len(DATA)) == DATA
+    assert files(store) == [str(store.path(DIGEST).relative_to(store.root))]
+
+
+def test_only_what_was_kept_stays(store: BlobStore) -> None:
+    """Files that were not kept are gone when the archive has been read."""
+    with store.stage() as stage:
+        write(stage, b"one")
+        write(stage).keep(DIGEST)
+        stage.partial().file.write(b"still open")
+    assert files(store) == [str(store.path(DIGEST).relative_to(store.root))]
+    assert list((store.root / "partial").iterdir()) == []
+
+
+def test_files_of_a_stage_do_not_share_anything(store: BlobStore) -> None:
+    """Files that are written at the same time stay apart."""
+    words = [b"one", b"two", b"three"]
+    with store.stage() as stage:
+        partials = [stage.partial() for _ in words]
+        for partial, word in zip(partials, words, strict=True):
+            partial.file.write(word)
+        for partial, word in zip(partials, words, strict=True):
+            partial.file.close()
+            partial.keep(sha256(word))
+    assert [content(store, sha256(word), len(word)) for word in words] == words
+
+
+def test_partial_file_can_be_read_while_it_is_written(store: BlobStore) -> None:
+    """What was written to a file can be read back before it is kept."""
+    with store.stage() as stage:
+        file = stage.partial().file
+        file.write(DATA)
+        file.flush()
+        file.seek(0)
+        assert file.read() == DATA
+
+
+def test_failure_leaves_nothing(store: BlobStore) -> None:
+    """An error in the middle passes as it is, and leaves no file behind."""
+    with pytest.raises(KeyError):
+        with store.stage() as stage:
+            write(stage)
+            file = stage.partial().file
+            file.write(b"still open")
+            raise KeyError
+    assert file.closed
+    assert files(store) == []
+    assert list((store.root / "partial").iterdir()) == []
+
+
+def test_full_disk_at_the_last_moment_leaves_nothing(store: BlobStore) -> None:
+    """A disk that refuses the rest of a buffer does not keep a stage from ending."""
+    with pytest.raises(KeyError):
+        with store.stage() as stage:
+            file = stage.partial().file
+            full = os.open("/dev/full", os.O_RDWR)
+            os.dup2(full, file.fileno())
+            os.close(full)
+            file.write(DATA)
+            with pytest.raises(OSError) as caught:
+                file.flush()
+            assert caught.value.errno == errno.ENOSPC
+            raise KeyError
+    assert file.closed
+    assert files(store) == []
+    assert list((store.root / "partial").iterdir()) == []
+
+
+def test_preparing_drops_what_was_left_half_done(store: BlobStore) -> None:
+    """After a crash the half-written files are gone, and the blobs are still there."""
+    put(store)
+    left = store.root / "partial" / "tmpleft"
+    left.mkdir()
+    (left / "0").write_bytes(b"half")
+    store.prepare()
+    assert content(store, DIGEST, len(DATA)) == DATA
+    assert list((store.root / "partial").iterdir()) == []
+
+
+def test_preparing_makes_the_directories(tmp_path: Path) -> None:
+    """A registry that starts for the first time makes its directories."""
+    store = BlobStore(tmp_path / "a" / "b")
+    store.prepare()
+    assert sorted(p.name for p in store.root.iterdir()) == ["blobs", "partial"]
+    put(store)
+    store.prepare()
+    assert content(store, DIGEST, len(DATA)) == DATA
+
+
+def test_nothing_lies_outside_of_the_directory(tmp_path: Path) -> None:
+    """All that the registry writes lies below its own directory."""
+    store = BlobStore(tmp_path / "state")
+    store.prepare()
+    put(store)
+    assert [p.name for p in tmp_path.iterdir()] == ["state"]
+
+
+def test_stages_have_folders_of_their_own(store: BlobStore) -> None:
+    """Archives that are read at the same time do not see one another's files."""
+    with store.stage() as one:
+        with store.stage() as other:
+            write(one, b"one")
+            write(other, b"other")
+        write(one, b"one again").keep(sha256(b"one again"))
+    assert content(store, sha256(b"one again"), 9) == b"one again"
+
+
+def test_closing_a_stage_twice_does_no_harm(store: BlobStore) -> None:
+    """Files are closed once, however often they are told to."""
+    with store.stage() as stage:
+        stage.partial().file.write(DATA)
+        stage.close()
+        stage.close()
+    assert files(store) == []

@@ -1,0 +1,218 @@
+"""A client that speaks raw HTTP to a site in memory, and reads answers strictly."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable
+from http.client import HTTPMessage, parse_headers
+from typing import Any
+
+from attrs import define, field, frozen
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IAddress, ITCPTransport
+from twisted.internet.protocol import Protocol
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.web.server import Site
+from zope.interface import implementer
+
+Headers = Iterable[tuple[str, str]]
+
+#: What the distribution specification knows, and three that Docker's registry adds.
+CODES = {
+    "BLOB_UNKNOWN",
+    "DIGEST_INVALID",
+    "MANIFEST_UNKNOWN",
+    "NAME_INVALID",
+    "NAME_UNKNOWN",
+    "PAGINATION_NUMBER_INVALID",
+    "RANGE_INVALID",
+    "UNKNOWN",
+    "UNSUPPORTED",
+}
+
+
+@implementer(ITCPTransport)
+class Wire(StringTransport):
+    """
+    One end of a TCP connection whose other end is the test.
+
+    :ivar keep_alive: whether the kernel was told to look after the peer.
+    :ivar slow: whether what is written fills the buffer.
+    """
+
+    slow = False
+    keep_alive = False
+    no_delay = False
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if self.slow and self.producer is not None:
+            self.producer.pauseProducing()
+
+    def getTcpKeepAlive(self) -> bool:  # noqa: N802
+        return self.keep_alive
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:  # noqa: N802
+        self.keep_alive = enabled
+
+    def getTcpNoDelay(self) -> bool:  # noqa: N802
+        return self.no_delay
+
+    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: N802
+        self.no_delay = enabled
+
+    def loseWriteConnection(self) -> None:  # noqa: N802
+        self.disconnecting = True
+
+
+@frozen
+class Answer:
+    """One answer, whole."""
+
+    status: int
+    reason: str
+    headers: HTTPMessage
+    body: bytes
+
+    def __getitem__(self, header: str) -> str | None:
+        """Give a header that is there at most once."""
+        values = self.headers.get_all(header, [])
+        assert len(values) < 2, values
+        return values[0] if values else None
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> tuple[str, str]:
+        """Code and message of the one error that the body tells, as OCI has it."""
+        assert self["Content-Type"] == "application/json"
+        ((kind, errors),) = self.json.items()
+        assert kind == "errors"
+        (error,) = errors
+        assert error.keys() == {"code", "message"}
+        assert error["code"] in CODES
+        return error["code"], error["message"]
+
+    def check(self) -> None:
+        """Fail unless it is what any client of a registry can read."""
+        assert self.status < 500
+        assert self.reason.isprintable()
+        if self.status >= 400:
+            assert self["Content-Type"] == "application/json"
+            assert self["Content-Length"] != "0"
+            assert not self.body or self.error[1]  # HEAD has none
+        assert "html" not in (self["Content-Type"] or "")
+
+
+@define
+class Connection:
+    """A client's end of a connection."""
+
+    wire: Wire
+    _channel: Protocol
+    _methods: list[str] = field(factory=list)
+
+    @classmethod
+    def to(cls, site: Site, host: IAddress | None = None) -> Connection:
+        """
+        Connect to a site.
+
+        :param host: where the site listens, as its transport tells it.
+        """
+        peer = IPv4Address("TCP", "192.0.2.1", 40000)
+        channel = site.buildProtocol(peer)
+        assert isinstance(channel, Protocol)
+        # Lenient, as TCP is: a closed connection may be told to resume.
+        wire = Wire(host or IPv4Address("TCP", "127.0.0.1", 6443), peer, lenient=True)
+        channel.makeConnection(wire)
+        return cls(wire, channel)
+
+    def send(self, data: bytes) -> None:
+        """Send some bytes."""
+        self._channel.dataReceived(data)
+
+    def ask(
+        self, method: str, target: str, headers: Headers = (), body: bytes = b""
+    ) -> None:
+        """Send a request; the target is sent as it is."""
+        self._methods.append(method)
+        lines = [f"{method} {target} HTTP/1.1", "Host: registry.test:6443"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        head = "\r\n".join([*lines, "", ""])
+        self.send(head.encode("latin-1") + body)
+
+    def answers(self) -> list[Answer]:
+        """Read every answer that has come since the last time; none may be partial."""
+        rest = io.BytesIO(self.wire.value())
+        self.wire.clear()
+        answers = []
+        while rest.tell() < len(rest.getvalue()):
+            answers.append(_read(rest, self._methods))
+        return answers
+
+    def answer(self) -> Answer:
+        """Read the one answer that has come."""
+        (answer,) = self.answers()
+        return answer
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing has come."""
+        return not self.wire.value()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the registry has closed the connection."""
+        return self.wire.disconnecting
+
+    @property
+    def aborted(self) -> bool:
+        """Whether the registry broke the connection off."""
+        return self.wire.disconnected
+
+    def read_on(self) -> None:
+        """Make room for more to come."""
+        producer = self.wire.producer
+        assert producer is not None
+        producer.resumeProducing()
+
+    def hang_up(self) -> None:
+        """Leave, whatever was asked."""
+        producer = self.wire.producer
+        if producer is not None:
+            producer.stopProducing()
+        self._channel.connectionLost(Failure(ConnectionLost()))
+
+
+def _read(rest: io.BytesIO, methods: list[str]) -> Answer:
+    line = rest.readline()
+    version, status, reason = line.decode("ascii").rstrip("\r\n").split(" ", 2)
+    assert version in ("HTTP/1.1", "HTTP/1.0"), line
+    headers = parse_headers(rest)
+    if status == "100":
+        return _read(rest, methods)
+    method = methods.pop(0) if methods else "?"
+    if method == "HEAD" or status in ("204", "304"):
+        return Answer(int(status), reason, headers, b"")
+    length = headers["Content-Length"]
+    assert length is not None, headers.items()
+    body = rest.read(int(length))
+    assert len(body) == int(length), "the answer is not whole yet"
+    return Answer(int(status), reason, headers, body)
+
+
+def ask(
+    site: Site, method: str, target: str, headers: Headers = (), body: bytes = b""
+) -> Answer:
+    """Ask over a connection of its own, and give the answer."""
+    connection = Connection.to(site)
+    connection.ask(method, target, headers, body)
+    return connection.answer()

@@ -1,0 +1,155 @@
+"""Tests for `forgereg.nix.events`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from forgereg.nix.events import Line, Said, parse_line
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=4,
+)
+
+
+def nix(**event: Any) -> bytes:
+    return b"@nix " + json.dumps(event).encode()
+
+
+def log_line(text: str) -> bytes:
+    return nix(action="result", fields=[text], id=7, type=101)
+
+
+def test_line_of_a_builder() -> None:
+    """What a builder prints reaches whoever waits for the build."""
+    assert parse_line(log_line("make: *** [all] Error 2")) == Line(
+        Said.BUILDER, "make: *** [all] Error 2"
+    )
+
+
+def test_error_of_an_older_nix() -> None:
+    """An error is read from the message where that is all there is."""
+    line = nix(action="msg", level=0, msg="\x1b[31;1merror:\x1b[0m no such attribute")
+    assert parse_line(line) == Line(Said.ERROR, "error: no such attribute")
+
+
+def test_error_without_its_trace() -> None:
+    """Of an error with a trace, only what went wrong is told, and where."""
+    line = nix(
+        action="msg",
+        level=0,
+        msg="error:\n       … a long trace\n       error: it is broken",
+        raw_msg="it is broken",
+        file="/nix/store/0c1hz5ndfr5zz0r2a8w5mq8g7v4q6l8x-source/pkgs/web.nix",
+        line=12,
+        column=5,
+    )
+    assert parse_line(line) == Line(Said.ERROR, "it is broken (at pkgs/web.nix:12:5)")
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_warnings_are_notices(level: int) -> None:
+    """A warning is told apart from an error."""
+    line = nix(action="msg", level=level, msg="Git tree is dirty")
+    assert parse_line(line) == Line(Said.NOTICE, "Git tree is dirty")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        nix(action="start", id=1, level=4, parent=0, text="copying", type=0),
+        nix(action="stop", id=1),
+        nix(action="result", fields=[0, 1, 0, 0], id=1, type=105),
+        nix(action="msg", level=3, msg="these 2 derivations will be built:"),
+        nix(action="result", fields=[], id=1, type=101),
+        nix(action="result", fields=[5], id=1, type=101),
+        b"@nix {",
+        b"@nix " + b"[" * 100_000,
+        b"@nix 5",
+        b"@nix \xff",
+        b"",
+        b"\x1b[0m",
+    ],
+    ids=range(12),
+)
+def test_what_is_no_message(line: bytes) -> None:
+    """Progress, and what cannot be read, is not shown to anybody."""
+    assert parse_line(line) is None
+
+
+def test_what_the_children_of_nix_say() -> None:
+    """What git or ssh print past nix's own format is shown all the same."""
+    assert parse_line(b"fatal: not a git repository\r") == Line(
+        Said.OTHER, "fatal: not a git repository"
+    )
+    assert parse_line(b"caf\xe9") == Line(Said.OTHER, "caf�")
+
+
+def test_lines_stay_lines() -> None:
+    """A message of several lines keeps them, and its tabs."""
+    line = nix(action="msg", level=0, msg="error: one\n\ttwo\n")
+    assert parse_line(line) == Line(Said.ERROR, "error: one\n\ttwo")
+
+
+@given(text=st.text())
+def test_nothing_that_steers_a_terminal(text: str) -> None:
+    """No builder can colour, move or clear the terminal of whoever pulls."""
+    line = parse_line(log_line(text))
+    assert line is not None
+    assert not any(ord(c) < 32 and c not in "\t\n" or c == "\x7f" for c in line.text)
+
+
+@pytest.mark.parametrize(
+    "escape",
+    [
+        "\x1b[31;1m",
+        "\x1b[0K",
+        "\x1b[2J",
+        "\x1b[?25l",
+    ],
+)
+def test_colours_leave_no_litter(escape: str) -> None:
+    """What a terminal would not have shown is not shown either."""
+    assert parse_line(log_line(f"be{escape}fore")) == Line(Said.BUILDER, "before")
+
+
+def test_control_characters_of_the_second_kind() -> None:
+    """The one-character control sequences of some terminals do not get through."""
+    line = parse_line(log_line("a\x9b2Jb\x9d0;title\x9cc"))
+    assert line is not None
+    assert not any(0x80 <= ord(c) < 0xA0 for c in line.text)
+
+
+@given(event=ANYTHING, raw=st.binary())
+def test_any_line_is_read(event: Any, raw: bytes) -> None:
+    """No line that a builder forges can stop a pull."""
+    for line in (b"@nix " + json.dumps(event).encode(), raw, b"@nix " + raw):
+        read = parse_line(line)
+        assert read is None or isinstance(read.text, str)
+
+
+@settings(max_examples=30)
+@given(
+    event=st.fixed_dictionaries(
+        {
+            "action": st.sampled_from(["msg", "result"]),
+            "level": st.sampled_from([0, 1, 2, 3]) | ANYTHING,
+            "type": st.just(101) | ANYTHING,
+            "fields": st.lists(ANYTHING) | ANYTHING,
+            "msg": ANYTHING,
+            "raw_msg": ANYTHING,
+            "file": ANYTHING,
+            "line": ANYTHING,
+            "column": ANYTHING,
+        }
+    )
+)
+def test_any_event_is_read(event: Any) -> None:
+    """An event whose fields are not what they should be does no harm."""
+    parse_line(nix(**event))

@@ -1,0 +1,269 @@
+"""A whole registry in memory: only nix, threads, time and sockets are played."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.task import Clock
+
+from forgereg.blobs.store import BlobStore
+from forgereg.flow.builds import Builds
+from forgereg.flow.registry import Registry
+from forgereg.nix.build import Nix
+from forgereg.nix.flake import Command
+from forgereg.nix.store import Store
+from forgereg.oci.media import MANIFESTS
+from forgereg.records.records import Records
+from forgereg.web.api import Api
+from forgereg.web.site import RegistrySite
+from forgereg.web.tombstone import Tombstones
+from tests.archives import Recipe, build_layered_image, gz, layer, tar
+from tests.client import Answer, Connection, Headers, ask
+from tests.doubles import (
+    FLAKE,
+    Output,
+    Package,
+    ScriptedNix,
+    Threads,
+    store_path,
+)
+
+TTL_SECONDS = 300.0
+TIMEOUT_SECONDS = 3600.0
+#: The wall clock when a test begins, in seconds since the epoch.
+BEGIN = 1_700_000_000.0
+
+HELLO = Recipe((layer("lower"), layer("upper", gz)))
+ANY_FORM: Headers = tuple(("Accept", form) for form in MANIFESTS)
+
+
+def archive(*recipes: Recipe) -> bytes:
+    """Write images as one compressed archive, as dockerTools does."""
+    return gz(tar(build_layered_image(*recipes)))
+
+
+@define
+class FakeStore:
+    """
+    A Nix store of files below another root.
+
+    :ivar root: below which ``nix/store`` lies.
+    """
+
+    root: Path
+
+    def real(self, path: str) -> Path:
+        """Say where a path of the store really lies."""
+        return self.root / path.lstrip("/")
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put a file into the store, in place of what is there."""
+        self.real(path).parent.mkdir(parents=True, exist_ok=True)
+        self.real(path).write_bytes(data)
+
+    def link(self, path: str, target: str) -> None:
+        """Put a link into the store, in place of what is there."""
+        self.real(path).parent.mkdir(parents=True, exist_ok=True)
+        self.real(path).unlink(missing_ok=True)
+        self.real(path).symlink_to(target)
+
+    def file(self, name: str, data: bytes, salt: str = "") -> Output:
+        """Give what builds a file."""
+        path = store_path(name, salt)
+        return Output(
+            path, lambda: self.write(path, data), store_path(f"{name}.drv", salt)
+        )
+
+    def folder(self, name: str, entries: Mapping[str, bytes | str | Output]) -> Output:
+        """
+        Give what builds a directory.
+
+        :param entries: bytes of files, targets of links, and what is to be built and
+            linked to, as linkFarm does.
+        """
+        path = store_path(name)
+
+        def make() -> None:
+            self.real(path).mkdir(parents=True, exist_ok=True)
+            for entry, content in entries.items():
+                if isinstance(content, bytes):
+                    self.write(f"{path}/{entry}", content)
+                elif isinstance(content, str):
+                    self.link(f"{path}/{entry}", content)
+                else:
+                    content.make()
+                    self.link(f"{path}/{entry}", content.path)
+
+        return Output(path, make, store_path(f"{name}.drv"))
+
+    def package(self, version: str | None, *recipes: Recipe, name: str) -> Package:
+        """Give a package whose image is one archive of these images."""
+        image = self.file(f"docker-image-{name}.tar.gz", archive(*recipes))
+        return Package(version, {"image": image})
+
+
+@define(repr=False)
+class Served:
+    """
+    A registry and all it stands on.
+
+    :ivar state: its directory.
+    :ivar clock: its time: it stands still unless a test lets it run.
+    """
+
+    state: Path
+    store: FakeStore
+    database: str = "sqlite://"
+    ttl_seconds: float = TTL_SECONDS
+    cache_size: int = 1000
+    max_name_length: int = 255
+    max_tag_length: int = 128
+    max_bytes: int = 2**30
+    clock: Clock = field(factory=Clock)
+    nix: ScriptedNix = field(factory=ScriptedNix)
+    threads: Threads = field(factory=Threads)
+    readers: Threads = field(factory=Threads)
+    records: Records = field(init=False)
+    blobs: BlobStore = field(init=False)
+    builds: Builds = field(init=False)
+    registry: Registry = field(init=False)
+    api: Api = field(init=False)
+    site: RegistrySite = field(init=False)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text("Served(…)")  # hypothesis would print all of it
+
+    @classmethod
+    def below(cls, folder: Path, **settings: Any) -> Served:
+        """Start a registry whose files are all in one directory."""
+        served = cls(folder / "state", FakeStore(folder / "store"), **settings)
+        (served.state / "roots").mkdir(parents=True)
+        served.start()
+        return served
+
+    def start(self) -> None:
+        """Put the registry together, as `forgereg.tap` does."""
+        command = Command(self.nix.system)
+        clock = self.clock.seconds
+        self.records = Records.open(self.database)
+        self.blobs = BlobStore(self.state)
+        self.blobs.prepare()
+        self.builds = Builds(
+            flake=FLAKE,
+            command=command,
+            nix=Nix(self.nix, command, {}, clock, self.state / "roots"),
+            store=Store(self.store.root),
+            records=self.records,
+            blobs=self.blobs,
+            ttl_seconds=self.ttl_seconds,
+            timeout_seconds=TIMEOUT_SECONDS,
+            max_bytes=self.max_bytes,
+            now=lambda: BEGIN + self.clock.seconds(),
+            clock=clock,
+            in_thread=self.threads,
+            in_reader=self.readers,
+        )
+        self.registry = Registry(
+            self.builds, self.records, self.blobs, self.threads, self.cache_size
+        )
+        incidents = count(1)
+        self.api = Api(
+            self.registry,
+            Tombstones(clock),
+            self.threads,
+            self.max_name_length,
+            self.max_tag_length,
+            lambda: f"incident-{next(incidents)}",
+        )
+        self.site = RegistrySite(self.api)
+        self.site.reactor = self.clock
+        self.site.noisy = False
+        self.site.doStart()
+
+    def stop(self) -> None:
+        """Let go of what is open."""
+        self.site.doStop()
+        self.records.close()
+
+    def restart(self) -> None:
+        """Stop, and start again on the same files with nothing in memory."""
+        self.stop()
+        self.start()
+
+    def connect(self) -> Connection:
+        """Open a connection."""
+        return Connection.to(self.site)
+
+    def begin(self, target: str, headers: Headers = ()) -> Connection:
+        """Begin a GET over a connection of its own."""
+        connection = self.connect()
+        connection.ask("GET", target, headers)
+        return connection
+
+    def get(self, target: str, headers: Headers = ()) -> Answer:
+        """GET, and read the answer."""
+        return ask(self.site, "GET", target, headers)
+
+    def head(self, target: str, headers: Headers = ()) -> Answer:
+        """HEAD, and read the answer."""
+        return ask(self.site, "HEAD", target, headers)
+
+    def digests(self, name: str, tag: str = "latest") -> list[str]:
+        """Pull an image; give the digests of its manifest, config and layers."""
+        manifest = self.pull(name, tag)
+        answer = self.head(f"/v2/{name}/manifests/{tag}", ANY_FORM)
+        digest = answer["Docker-Content-Digest"]
+        assert digest is not None
+        blobs = [manifest["config"], *manifest["layers"]]
+        return [digest, *(blob["digest"] for blob in blobs)]
+
+    def pull(self, name: str, reference: str = "latest") -> Any:
+        """
+        Pull an image as clients do, checking every digest.
+
+        :returns: its manifest, as JSON.
+        """
+        answer = self.get(f"/v2/{name}/manifests/{reference}", ANY_FORM)
+        assert answer.status == 200, answer.body
+        assert answer["Docker-Content-Digest"] == digest_of(answer.body)
+        manifest = answer.json
+        for blob in [manifest["config"], *manifest["layers"]]:
+            got = self.get(f"/v2/{name}/blobs/{blob['digest']}")
+            assert got.status == 200, got.body
+            assert len(got.body) == blob["size"]
+            assert digest_of(got.body) == blob["digest"]
+        return manifest
+
+
+def digest_of(data: bytes) -> str:
+    """Write the digest of some bytes."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def files_open_below(folder: Path) -> list[str]:
+    """List the files below a directory that this process has open."""
+    opened = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # of the listing itself
+            opened.append(str(link.readlink()))
+    return [path for path in opened if path.startswith(f"{folder}/")]
+
+
+def files_below(path: Path) -> int:
+    """Count the files below a directory."""
+    return sum(each.is_file() for each in path.rglob("*"))
+
+
+@contextmanager
+def serving(folder: Path, **settings: Any) -> Iterator[Served]:
+    """Start a registry with one package, and stop it at the end."""
+    served = Served.below(folder, **settings)
+    served.nix.packages["hello"] = served.store.package("2.12", HELLO, name="hello")
+    yield served
+    served.stop()

@@ -1,0 +1,70 @@
+"""Tests for `forgereg.web.tombstone`."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.task import Clock
+
+from forgereg.oci.manifest import sha256
+from forgereg.web.problem import problem
+from forgereg.web.tombstone import Tombstones, reads_tombstones
+
+REFUSAL = problem(404, "NAME_UNKNOWN", "no such package")
+
+
+@pytest.mark.parametrize(
+    ("accept", "reads"),
+    [
+        (None, False),
+        ("", False),
+        ("*/*", False),
+        ("application/json", False),
+        ("application/vnd.oci.image.manifest.v1+json, */*", True),
+        ("application/json;q=0.5,*/*;q=0.1", True),
+        ("*/* , application/json", True),
+        ("application/*, application/json", False),
+    ],
+)
+def test_who_reads_them(accept: str | None, reads: bool) -> None:
+    """The containerd family is known by what it accepts; curl is not of it."""
+    assert reads_tombstones(accept) is reads
+
+
+def test_found_by_digest() -> None:
+    """An error document is found by the digest of its bytes, and by no other."""
+    tombstones = Tombstones(Clock().seconds)
+    digest = tombstones.lay(REFUSAL)
+    found = tombstones.find(digest)
+    assert found is not None
+    assert digest == sha256(REFUSAL.body) == sha256(found.body)
+    assert tombstones.find(sha256(b"other")) is None
+
+
+def test_status_that_shows_the_message() -> None:
+    """A document is told with a status whose message the client shows, never 404."""
+    tombstones = Tombstones(Clock().seconds)
+    found = tombstones.find(tombstones.lay(REFUSAL))
+    assert found is not None
+    assert (found.status, found.reason) == (422, b"no such package")
+
+
+def test_kept_for_a_while() -> None:
+    """A document is kept until the client had time to come for it, no longer."""
+    clock = Clock()
+    tombstones = Tombstones(clock.seconds)
+    digest = tombstones.lay(REFUSAL)
+    clock.advance(599.0)
+    assert tombstones.find(digest) is not None
+    tombstones.lay(REFUSAL)
+    clock.advance(599.0)
+    assert tombstones.find(digest) is not None
+    clock.advance(2.0)
+    assert tombstones.find(digest) is None
+
+
+def test_few_are_kept() -> None:
+    """However many errors there are, the memory that they take is bounded."""
+    tombstones = Tombstones(Clock().seconds)
+    digests = [tombstones.lay(problem(404, "UNKNOWN", str(n))) for n in range(1500)]
+    kept = [digest for digest in digests if tombstones.find(digest) is not None]
+    assert kept == digests[-1000:]
