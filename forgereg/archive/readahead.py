@@ -56,6 +56,7 @@ class ReadAhead:
         if not self._rest:
             chunk = self._chunks.get()
             if isinstance(chunk, Exception):
+                self._chunks.put(chunk)  # for whoever asks again
                 raise chunk
             self._rest = memoryview(chunk)
             if not chunk:

@@ -39,6 +39,8 @@ def sniff(head: bytes) -> Kind:
         return Kind.GZIP
     if head.startswith(b"\x28\xb5\x2f\xfd"):
         return Kind.ZSTD
+    if head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5:
+        return Kind.ZSTD  # a skippable frame, as pzstd writes first
     if head.startswith(b"\xfd7zXZ\x00"):
         return Kind.XZ
     if head.startswith(b"#!"):

@@ -375,14 +375,15 @@ def test_config_that_is_not_json() -> None:
 def test_many_images_with_one_large_config_take_no_longer_than_one() -> None:
     """Naming one large config again and again does not stop the registry."""
     large = member(b'{"a":[' + b"[]," * 300_000 + b"[]]}")
-    found = members(*[entry(Config="big", Layers=[])] * 30)
+    found = members(*[entry(Config="big", Layers=[])] * 200)
     found["big"] = large
     start = time.thread_time()
     try:
         read_layout(found)
     except ArchiveInvalid:
         pass  # as good
-    assert time.thread_time() - start < 0.5
+    # Else some 15 s.
+    assert time.thread_time() - start < 5
 
 
 _values = st.recursive(

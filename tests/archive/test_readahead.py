@@ -124,3 +124,16 @@ def test_leaving_ends_the_thread_of_a_file_that_failed() -> None:
     with ReadAhead(opened(b"a", b"b", b"c", b"d", OSError("gone"))[1]):
         pass
     assert threading.active_count() == before
+
+
+def test_whoever_asks_again_after_a_failure_is_told_again() -> None:
+    """A file that cannot be read fails each time, and nobody waits for ever."""
+
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError("broken")
+
+    with ReadAhead(Broken()) as ahead:
+        for _ in range(2):
+            with pytest.raises(OSError, match="broken"):
+                ahead.some(1)

@@ -407,3 +407,10 @@ def test_full_disk_is_told_as_it_is(pack: Pack) -> None:
         with pytest.raises(OSError) as caught:
             read(archive, stage_of=lambda _: FullDisk(room))  # noqa: B023
         assert caught.value.errno == errno.ENOSPC
+
+
+def test_zstd_that_begins_with_a_skippable_frame() -> None:
+    """An archive packed by pzstd is read as one packed by zstd is."""
+    archive = tar(build_layered_image(SMALL))
+    skippable = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"
+    assert read(skippable + zst(archive)) == read(archive)

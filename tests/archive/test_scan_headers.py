@@ -179,10 +179,7 @@ def test_names_that_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_header_of_digits_takes_no_longer_than_others() -> None:
     """A header that is made to confuse the reader of headers costs no time."""
-    slow = extended(b"1" * 15_000) * 2
-    start = time.process_time()
-    read_or_refuse(slow + ARCHIVE)
-    assert time.process_time() - start < 0.3
+    assert "makes no sense" in refused(extended(b"1" * 15_000) + ARCHIVE)
 
 
 def test_global_headers_do_not_add_up() -> None:
@@ -192,11 +189,12 @@ def test_global_headers_do_not_add_up() -> None:
             b"".join(record(b"%d" % (n * 1000 + m), b"") for m in range(1000)),
             tarfile.XGLTYPE,
         )
-        for n in range(20)
+        for n in range(50)
     )
     start = time.process_time()
-    read_or_refuse(odd + FILLER * 400 + ARCHIVE)
-    assert time.process_time() - start < 0.5
+    read_or_refuse(odd + FILLER * 2000 + ARCHIVE)
+    # Else some 13 s.
+    assert time.process_time() - start < 6
 
 
 _types = st.one_of(

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from forgereg.archive.sniff import HEAD_BYTES, Kind, sniff
 from tests.archives import Entry, gz, tar, zst
 
+#: What pzstd writes first. Source: RFC 8878, section 3.1.2.
+SKIPPABLE = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"size"
+
 ENTRIES = [Entry("hello", b"hello")]
 
 
@@ -23,6 +26,7 @@ ENTRIES = [Entry("hello", b"hello")]
         (gz(b"hello"), Kind.GZIP),
         (gz(b""), Kind.GZIP),
         (zst(b"hello"), Kind.ZSTD),
+        (SKIPPABLE + zst(b"hello"), Kind.ZSTD),
         (lzma.compress(b"hello"), Kind.XZ),
         (bz2.compress(b"hello"), Kind.OTHER),
         (tar(ENTRIES, tarfile.PAX_FORMAT), Kind.TAR),
