@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
@@ -148,10 +147,8 @@ def test_unknown_member_that_claims_to_be_huge(
 def test_archive_that_unpacks_to_zeros_without_end(pack: Pack) -> None:
     """A few kilobytes that unpack to a gigabyte are given up at the limit."""
     bomb = pack(bytes(2**22)) * 256
-    start = time.process_time()
     assert "more than the 1048576 bytes" in refused(bomb, max_bytes=2**20)
     assert "more than the 1048576 bytes" in refused(pack(ARCHIVE) + bomb, 2**20)
-    assert time.process_time() - start < 1.0
 
 
 @pytest.mark.parametrize("pack", [gz, zst])
@@ -159,10 +156,8 @@ def test_layer_that_unpacks_to_zeros_without_end(pack: Pack) -> None:
     """A layer that unpacks to more than an image may have is given up at the limit."""
     bomb = pack(bytes(2**22)) * 256
     recipe = Recipe((Layer(A.diff_id, bomb),))
-    start = time.process_time()
     reason = refused(tar(build_layered_image(recipe)), max_bytes=2**22)
     assert "more than the 4194304 bytes" in reason
-    assert time.process_time() - start < 1.0
 
 
 @pytest.mark.parametrize("pack", [gz, zst])

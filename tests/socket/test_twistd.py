@@ -260,7 +260,7 @@ def test_tls_to_a_plain_port(tmp_path: Path) -> None:
             while piece := raw.recv(1000):
                 answer += piece
         assert answer.startswith(b"HTTP/1.0 400 ")
-        assert time.monotonic() - start_time < 2
+        assert time.monotonic() - start_time < 8
 
 
 def test_settings_reach_the_registry(tmp_path: Path) -> None:
