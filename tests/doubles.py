@@ -13,6 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, execute
 
+from forgereg.nix.flake import parse_locked
 from forgereg.nix.process import Exit
 
 P = ParamSpec("P")
@@ -105,9 +106,11 @@ class ScriptedNix:
     """
     A `Run` that reads its command line and answers out of a flake in memory.
 
-    Children wait while it is paused. Each command fails for as long as it is told to.
+    Children wait while it is paused. Each command fails for as long as it is told to,
+    and when it was given no time.
 
     :ivar packages: what the flake has now.
+    :ivar flake: of GitHub; or ``path:…``, or ``git+file:…`` of a tree with changes.
     :ivar system: for which it has them.
     :ivar argvs: every command line, in order.
     :ivar envs: the environment of each child.
@@ -115,6 +118,7 @@ class ScriptedNix:
     """
 
     packages: dict[str, Package] = field(factory=dict)
+    flake: str = FLAKE
     system: str = SYSTEM
     argvs: list[list[str]] = field(factory=list)
     envs: list[Mapping[str, str]] = field(factory=list)
@@ -137,9 +141,14 @@ class ScriptedNix:
         ended: Deferred[Exit] = Deferred()
         # What is built is what the flake was when nix began.
         packages = dict(self.packages)
-        self._waiting.append(
-            lambda: ended.callback(self._play(list(argv), packages, on_line))
-        )
+
+        def end() -> None:
+            if timeout_seconds <= 0:
+                ended.callback(Exit(None, timed_out=True))
+            else:
+                ended.callback(self._play(list(argv), packages, on_line))
+
+        self._waiting.append(end)
         if not self._paused:
             self.resume()
         return ended
@@ -194,8 +203,22 @@ class ScriptedNix:
 
     @property
     def locked(self) -> str:
-        """The locked ref of the newest revision."""
-        return f"{FLAKE}/{self._revision:040x}"
+        """The flake as it is now, as the registry tells it from what it was."""
+        locked = parse_locked(self._metadata)
+        assert locked is not None
+        return locked
+
+    @property
+    def _metadata(self) -> dict[str, Any]:
+        content = {"narHash": f"sha256-{self._revision:040x}"}
+        if self.flake.startswith("git+file:"):
+            return {"url": self.flake, "locked": content}
+        if self.flake.startswith("path:"):
+            url = f"{self.flake}?narHash={content['narHash']}"
+            return {"url": url, "locked": content}
+        revision = f"{self._revision:040x}"
+        url = f"{self.flake}/{revision}"
+        return {"url": url, "revision": revision, "locked": content}
 
     def count(self, verb: str) -> int:
         """Say how often a command was run."""
@@ -219,11 +242,14 @@ class ScriptedNix:
         if exit is not None:
             return exit
         if verb == "metadata":
-            assert argv[-2:] == ["--", FLAKE]
-            return _printed({"url": self.locked, "originalUrl": FLAKE})
+            assert argv[-2:] == ["--", self.flake]
+            return _printed(self._metadata)
         assert argv[-2] == "--"
         locked, _, fragment = argv[-1].partition("#")
-        assert locked.startswith(f"{FLAKE}/"), locked
+        assert locked.startswith(self.flake), locked
+        if locked.startswith("path:") and locked != self.locked:
+            on_line(b"error: NAR hash mismatch")
+            return Exit(1)
         if verb == "eval":
             assert fragment == f"packages.{self.system}"
             return _printed(_apply(argv[argv.index("--apply") + 1], packages))

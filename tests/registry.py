@@ -26,7 +26,6 @@ from forgereg.web.tombstone import Tombstones
 from tests.archives import Recipe, build_layered_image, gz, layer, tar
 from tests.client import Answer, Connection, Headers, ask
 from tests.doubles import (
-    FLAKE,
     Output,
     Package,
     ScriptedNix,
@@ -155,7 +154,7 @@ class Served:
         self.blobs = BlobStore(self.state)
         self.blobs.prepare()
         self.builds = Builds(
-            flake=FLAKE,
+            flake=self.nix.flake,
             command=command,
             nix=Nix(self.nix, command, {}, clock, self.state / "roots"),
             store=Store(self.store.root),

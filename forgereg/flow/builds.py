@@ -25,9 +25,15 @@ from forgereg.flow.once import Once
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
 from forgereg.nix.build import Errand, Nix
-from forgereg.nix.flake import Command, catalogue_query, is_here, package_query
+from forgereg.nix.flake import (
+    Command,
+    catalogue_query,
+    is_here,
+    is_pure,
+    package_query,
+)
 from forgereg.nix.store import Store
-from forgereg.oci.errors import ArchiveInvalid, DiskFull, NameUnknown
+from forgereg.oci.errors import ArchiveInvalid, DiskFull, NameUnknown, RegistryError
 from forgereg.oci.reference import is_tag
 from forgereg.records.records import Records, Source
 
@@ -130,12 +136,14 @@ class Builds:
         """
         Look whether a flake that is a directory has changed before its time was over.
 
-        :returns: what it is locked to now, if that is something else.
-        :raises RegistryError: as `Nix.lock`.
+        :returns: what it is locked to now, if that is something else and can be told.
         """
         if not is_here(locked):
             return None
-        now = await self._locks.do(self.flake, lambda: self._lock(errand))
+        try:
+            now = await self._locks.do(self.flake, lambda: self._lock(errand))
+        except RegistryError:
+            return None
         return None if now == locked else now
 
     async def _lock(self, errand: Errand) -> str:
@@ -195,8 +203,9 @@ class Builds:
             if known is not None:
                 return json.loads(known)
             answer = await self._nix.evaluate(errand, locked, query)
-            if not isinstance(answer, dict) or answer.get("status") == "ok":
-                # What is not there is not remembered: anyone may ask for anything.
+            # What is not there is not remembered: anyone may ask for anything.
+            is_there = not isinstance(answer, dict) or answer.get("status") == "ok"
+            if is_there and is_pure(locked):
                 text = json.dumps(answer)
                 await self._in_thread(
                     self._records.remember_answer, locked, question, text
@@ -240,7 +249,13 @@ class Builds:
             await self._build(
                 errand, source.locked, source.attribute, source.derivation
             )
-            await self._read(source.archive)
+            try:
+                await self._read(source.archive)
+            except FileNotFoundError as e:
+                raise ArchiveInvalid(
+                    f"{source.archive} is gone, and {source.attribute} is built as"
+                    " something else by now: pull it by tag"
+                ) from e
 
     async def _build(
         self, errand: Errand, locked: str, attribute: str, derivation: str

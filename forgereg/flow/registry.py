@@ -23,6 +23,7 @@ from forgereg.flow.once import Once
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
 from forgereg.nix.build import Errand
+from forgereg.nix.flake import is_pure
 from forgereg.oci.errors import (
     ArchiveInvalid,
     BlobUnknown,
@@ -135,14 +136,15 @@ class Registry:
         locked = await self._builds.lock(errand)
         try:
             forms = await self._locked(errand, locked, name, tag, wanted)
-        except RegistryError:
+        except RegistryError as first:
             # Whoever has just changed the flake on this machine wants it as it is now.
             moved = await self._builds.moved(errand, locked)
             if moved is None:
-                raise
+                raise first
             locked = moved
             forms = await self._locked(errand, locked, name, tag, wanted)
-        self._tagged[locked, name, tag] = forms
+        if is_pure(locked):
+            self._tagged[locked, name, tag] = forms
         for form in forms:
             self._manifests[name, form.digest] = form
         return forms

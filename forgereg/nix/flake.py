@@ -191,6 +191,11 @@ def parse_locked(metadata: Any) -> str | None:
     return None
 
 
+def is_pure(locked: str) -> bool:
+    """Whether it names a content, rather than whatever a git tree is just now."""
+    return "#" not in locked
+
+
 def is_here(locked: str) -> bool:
     """Whether a flake is a directory of this machine, which changes under our hands."""
     return locked.startswith(("path:", "git+file:"))

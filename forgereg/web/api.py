@@ -110,6 +110,7 @@ class Api:
     @app.route("/v2/<anything:name>/manifests/<reference>")
     async def manifest(self, request: Request, name: str, reference: str) -> bytes:
         """Give a manifest."""
+        request.setHeader("Vary", "Accept")
         accept = _header(request, "accept")
         parsed = self._name(name)
         wanted = parse_reference(reference, self._max_tag_length)
@@ -124,7 +125,6 @@ class Api:
             if by_digest or request.method != b"HEAD" or not reads_tombstones(accept):
                 raise
             return self._bury(request, describe(e))
-        request.setHeader("Vary", "Accept")
         if _is_known(request, found.digest):
             return b""
         return _whole(request, found.media_type, found.body)
@@ -249,7 +249,7 @@ def _accepted(accept: str | None) -> list[str]:
 
     :returns: those it likes best first, and ours where it does not care.
     """
-    if accept is None or not accept.strip():
+    if accept is None or not accept.strip(", \t"):
         return list(MANIFESTS)
     liked = parse_accept_header(accept, MIMEAccept)
     accepted = [form for form in MANIFESTS if liked.quality(form) > 0]

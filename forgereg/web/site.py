@@ -85,6 +85,13 @@ class _Channel(http.HTTPChannel):
 class _Request(server.Request):
     """A request whose body nobody wants."""
 
+    def process(self) -> None:
+        # RFC 9112, section 3.2.2: what is asked for may be a whole URL.
+        scheme, found, rest = self.path.partition(b"://")
+        if found and scheme.lower() in (b"http", b"https"):
+            self.path = b"/" + rest.partition(b"/")[2]
+        super().process()
+
     def handleContentChunk(self, data: bytes) -> None:
         pass
 

@@ -13,7 +13,9 @@ from forgereg.nix.flake import (
     OLDEST,
     Command,
     catalogue_query,
+    is_here,
     package_query,
+    parse_locked,
     parse_outputs,
     parse_version,
 )
@@ -94,6 +96,61 @@ def test_system() -> None:
     command = Command("aarch64-linux")
     assert command.evaluate(LOCKED, "q")[-1] == f"{LOCKED}#packages.aarch64-linux"
     assert command.installable("a.b", "image") == 'packages.aarch64-linux."a.b".image'
+
+
+REVISION, CONTENT = "0123abcd", "sha256-AAAA="
+
+
+@pytest.mark.parametrize(
+    ("metadata", "locked"),
+    [
+        (
+            {"url": LOCKED, "revision": REVISION, "locked": {"narHash": CONTENT}},
+            LOCKED,
+        ),
+        (
+            {"url": f"path:/x?narHash={CONTENT}", "locked": {"narHash": CONTENT}},
+            f"path:/x?narHash={CONTENT}",
+        ),
+        (
+            {"url": "git+file:///x", "locked": {"narHash": CONTENT}},
+            f"git+file:///x#{CONTENT}",
+        ),
+        ({"url": "git+file:///x", "locked": {}}, "git+file:///x"),
+        ({"url": LOCKED}, LOCKED),
+        ({"url": None}, None),
+        ({}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_locked_refs(metadata: object, locked: str | None) -> None:
+    """Two states of a flake are told apart, a tree with changes by its content."""
+    assert parse_locked(metadata) == locked
+
+
+def test_tree_with_changes() -> None:
+    """Of a tree that nix does not lock, what is built is the tree as it is."""
+    locked = f"git+file:///x#{CONTENT}"
+    assert COMMAND.evaluate(locked, "q")[-1] == "git+file:///x#packages.x86_64-linux"
+    attribute = COMMAND.installable("a", "image")
+    assert COMMAND.build(locked, attribute, "l")[-1] == f"git+file:///x#{attribute}"
+
+
+@pytest.mark.parametrize(
+    ("locked", "here"),
+    [
+        ("path:/x?narHash=y", True),
+        (f"git+file:///x#{CONTENT}", True),
+        ("git+file:///x?rev=y", True),
+        ("github:acme/forge/0123", False),
+        ("git+ssh://host/x?rev=y", False),
+        ("git+https://host/path:x", False),
+    ],
+)
+def test_flakes_of_this_machine(locked: str, here: bool) -> None:
+    """A flake that somebody may be writing at is told from one that is elsewhere."""
+    assert is_here(locked) is here
 
 
 @pytest.mark.parametrize(

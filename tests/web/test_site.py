@@ -214,6 +214,14 @@ def test_tls_byte_later(running: Served) -> None:
     assert connection.answer().status == 405
 
 
+@pytest.mark.parametrize("start", ["http://x", "HTTPS://registry.test:6443"])
+def test_whole_urls(running: Served, start: str) -> None:
+    """A client that asks for a whole URL, as it would ask a proxy, is answered."""
+    for path in ("/v2/", LATEST):
+        assert ask(running.site, "GET", start + path).status == 200
+    assert ask(running.site, "GET", start).status == 404
+
+
 def test_http_2_is_not_offered(running: Served) -> None:
     """A client that could speak HTTP/2 is led to speak HTTP/1.1."""
     assert running.site.acceptableProtocols() == [b"http/1.1"]

@@ -1,0 +1,131 @@
+"""Tests for `forgereg.flow.registry`: a flake that somebody is writing at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from forgereg.nix.process import Exit
+from tests.archives import Recipe, layer
+from tests.doubles import FLAKE, ScriptedNix
+from tests.registry import ANY_FORM, Served, serving
+
+LATEST = "/v2/packages/hello/manifests/latest"
+NEW = "/v2/packages/new/manifests/latest"
+
+
+@pytest.fixture(params=["path:/srv/flake", "git+file:///srv/flake"])
+def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
+    """A registry of a flake that is a directory of this machine."""
+    with serving(tmp_path, nix=ScriptedNix(flake=request.param)) as served:
+        yield served
+
+
+def save(served: Served, name: str) -> None:
+    """Write another package, or another version of one, into the flake."""
+    recipe = Recipe((layer(f"{name} anew"),))
+    served.nix.packages[name] = served.store.package("2", recipe, name=f"{name}-new")
+    served.nix.push()
+
+
+def test_pulls(served: Served) -> None:
+    """A flake that is a directory is served as any other."""
+    served.pull("packages/hello")
+    served.pull("packages/hello")
+    assert (served.nix.count("metadata"), served.nix.count("build")) == (1, 1)
+
+
+def test_new_package(served: Served) -> None:
+    """A package that was just written is pulled at once."""
+    assert served.get(NEW, ANY_FORM).status == 404
+    save(served, "new")
+    served.pull("packages/new")
+
+
+def test_package_that_was_repaired(served: Served) -> None:
+    """A build that failed is tried as the flake is now."""
+    served.nix.fail("build", "error: it is broken")
+    assert served.get(LATEST, ANY_FORM).status == 422
+    served.nix.mend()
+    save(served, "hello")
+    served.pull("packages/hello", "2")
+
+
+def test_package_that_still_fails(served: Served) -> None:
+    """A build that fails in a flake that has not changed is not tried twice."""
+    served.nix.fail("build", "error: it is broken")
+    answer = served.get(LATEST, ANY_FORM)
+    assert (answer.status, served.nix.counts) == (422, (2, 1, 1))
+    assert "it is broken" in answer.error[1]
+
+
+def test_package_that_fails_anew(served: Served) -> None:
+    """Of a flake that has changed and fails again, the new failure is told."""
+    served.pull("packages/hello")
+    save(served, "hello")
+    served.nix.fail("eval", "error: a typing mistake")
+    answer = served.get(NEW, ANY_FORM)
+    assert answer.status == 422
+    assert "a typing mistake" in answer.error[1]
+
+
+def test_known_image(served: Served) -> None:
+    """An image stays the same for its time to live, but of a git tree in the writing."""
+    first = served.pull("packages/hello")
+    save(served, "hello")
+    is_pure = served.nix.flake.startswith("path:")
+    assert (served.pull("packages/hello") == first) == is_pure
+    assert served.nix.count("metadata") == 1
+
+
+def test_timeout_is_told_as_such(served: Served) -> None:
+    """Whoever waited for too long a build reads its last lines, not of another try."""
+    line = {"action": "result", "type": 101, "fields": ["still compiling"]}
+    exit = Exit(None, timed_out=True)
+    served.nix.fail("build", f"@nix {json.dumps(line)}", exit=exit)
+    served.nix.pause()
+    client = served.begin(LATEST, ANY_FORM)
+    served.nix.step()
+    served.nix.step()
+    served.clock.advance(3600.0)
+    served.nix.finish()
+    answer = client.answer()
+    assert answer.status == 422
+    assert "build of packages/hello:latest timed out" in answer.error[1]
+    assert "still compiling" in answer.error[1]
+
+
+def test_flake_that_is_gone(served: Served) -> None:
+    """Whoever pulls what fails reads why, even if the flake cannot be read by now."""
+    served.nix.fail("build", "error: it is broken")
+    served.nix.pause()
+    client = served.begin(LATEST, ANY_FORM)
+    served.nix.step()
+    served.nix.fail("metadata", "error: the flake is gone")
+    served.nix.finish()
+    answer = client.answer()
+    assert answer.status == 422
+    assert "it is broken" in answer.error[1] or "flake is gone" in answer.error[1]
+
+
+def test_archive_that_cannot_come_back(served: Served) -> None:
+    """A blob of a state that the flake is no longer in is refused, and that is said."""
+    digest = served.digests("packages/hello")[2]
+    served.store.real(served.nix.packages["hello"].outputs["image"].path).unlink()
+    for blob in (served.state / "blobs").rglob("*/*/*"):
+        blob.unlink()
+    save(served, "hello")
+    answer = served.get(f"/v2/packages/hello/blobs/{digest}")
+    assert (answer.status, answer.error[0]) == (422, "MANIFEST_UNKNOWN")
+
+
+def test_flakes_elsewhere(tmp_path: Path) -> None:
+    """A flake that is elsewhere is not looked up for each mistake of a client."""
+    with serving(tmp_path) as served:
+        assert served.nix.flake == FLAKE
+        for _ in range(3):
+            assert served.get(NEW, ANY_FORM).status == 404
+        assert served.nix.count("metadata") == 1
