@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from attrs import define, field
 from dotenv import dotenv_values
 from sqlalchemy.exc import SQLAlchemyError
-from twisted.application.service import MultiService, Service
+from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
@@ -44,6 +44,7 @@ from forgereg.flow.builds import Builds
 from forgereg.flow.registry import Registry
 from forgereg.flow.threads import InThread
 from forgereg.nix.build import Nix
+from forgereg.nix.events import parse_line
 from forgereg.nix.flake import OLDEST, Command, parse_version
 from forgereg.nix.process import Processes, ask_now, missing_wrappers
 from forgereg.nix.store import Store, store_root
@@ -105,7 +106,7 @@ def _version() -> str:
         return "(a checkout that is not installed)"
 
 
-def makeService(options: Options) -> MultiService:
+def makeService(options: Options) -> IService:
     """Make the service; what cannot work stops the start with one line."""
     from twisted.internet import reactor
 
@@ -119,9 +120,7 @@ def makeService(options: Options) -> MultiService:
     env = _nix_environment(os.environ, settings)
     _check_nix(command, env)
     state = _StateDir(Path(settings.state_dir))
-    service = MultiService()
-    _Running(settings, command, env, state, endpoint, reactor).setServiceParent(service)
-    return service
+    return _Running(settings, command, env, state, endpoint, reactor)
 
 
 def _nix_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
@@ -156,7 +155,9 @@ def _check_nix(command: Command, env: Mapping[str, str]) -> None:
     except (OSError, TimeoutExpired) as e:
         _stop(f"nix does not work: {e}")
     if status != 0:
-        _stop(f"nix does not work: {' '.join(error.split())[-500:]}")
+        lines = filter(None, map(parse_line, error.encode().splitlines()))
+        text = " ".join(" ".join(line.text for line in lines).split())
+        _stop(f"nix does not work: {text[-500:]}")
     if answer.strip() != "true":
         _stop(f"{said.strip()} has no flakes: install a nix that was built with them")
 

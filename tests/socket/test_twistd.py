@@ -199,6 +199,13 @@ def test_nix_is_not_good_enough(tmp_path: Path, script: str, said: str) -> None:
     assert said in refused(tmp_path, PATH=fake_nix(tmp_path, script))
 
 
+def test_store_cannot_be_opened(tmp_path: Path) -> None:
+    """A store that nix cannot open stops the start with nix's own words."""
+    line = refused(tmp_path, "--store", "/dev/null/store")
+    assert "nix does not work: " in line and "/dev/null" in line
+    assert "@nix" not in line
+
+
 def test_endpoint_string(tmp_path: Path) -> None:
     """The port can be any endpoint that Twisted knows."""
     port = free_port()
