@@ -7,7 +7,7 @@ FLAKE ?=
 ARGS ?=
 
 RUN_PACKAGES = busybox-static util-linux $(VENV_PACKAGE)
-TEST_PACKAGES = containerd docker.io mount openssl podman runc skopeo tini
+TEST_PACKAGES = containerd curl docker.io git mount openssl podman procps runc skopeo tini
 # A nix that is there already, from wherever, is good enough.
 NIX_PACKAGE = $(if $(shell command -v nix),,nix-bin)
 
