@@ -14,12 +14,13 @@ NIX_PACKAGE = $(if $(shell command -v nix),,nix-bin)
 VENV_PACKAGE = $(if $(shell $(PYTHON) -c 'import ensurepip, venv; print(1)' 2>/dev/null),,python3-venv)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-memory lint clean
+.PHONY: help run test test-memory bench lint clean
 
 help:
 	@echo 'make run          install what is missing and start the registry on port 6443'
 	@echo 'make test         install what the tests need and run them all'
 	@echo 'make test-memory  run the tests that need neither network nor programs'
+	@echo 'make bench        measure against peers'
 	@echo 'make lint         check format, style, types, imports and spelling'
 	@echo 'make clean        forget what was installed here'
 
@@ -33,12 +34,16 @@ test: .venv/dev
 test-memory: .venv/dev
 	.venv/bin/pytest --ignore=tests/socket --ignore=tests/live
 
+bench: .venv/dev
+	scripts/install-packages $(RUN_PACKAGES) $(NIX_PACKAGE) docker-registry gzip skopeo
+	.venv/bin/python -m benchmarks.large_image
+
 lint: .venv/dev
-	.venv/bin/ruff format --check forgereg tests twisted
-	.venv/bin/ruff check forgereg tests twisted
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/codespell forgereg tests docs scripts examples README.md Makefile
+	.venv/bin/codespell forgereg tests benchmarks docs scripts examples README.md Makefile
 
 .venv/bin/python:
 	scripts/install-packages $(RUN_PACKAGES) $(NIX_PACKAGE)

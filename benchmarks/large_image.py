@@ -1,10 +1,11 @@
 """
-How long a large image takes: `python -m benchmarks.large_image`.
+How long a large image takes: `make bench`.
 
 A gzipped archive of ten layers, 1.2 GB unpacked, made of this machine's own programs so
 that it packs as real images do. Measured, after `nix build`: the first manifest against
 one pass of inflating and hashing the archive, and `skopeo copy` of the whole against the
-same copy from Debian's docker-registry, which has the same layers ready.
+same copy from Debian's docker-registry. That has the same layers, but compressed: less
+to send and to hash, for a client that only stores them as `skopeo copy` to a directory.
 """
 
 from __future__ import annotations
