@@ -21,6 +21,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from isal import igzip
@@ -132,7 +133,7 @@ def measure(tmp: Path, archive: Path, running: Daemon, peer_port: int) -> None:
         digest = running.ask(manifest).json["layers"][0]["digest"]
         subprocess.run(["rm", "-r", running.state / "blobs" / "sha256"], check=True)
         blob = f"/v2/packages/large/blobs/{digest}"
-        firsts.append(seconds(lambda path=blob: running.ask(path, "HEAD")))
+        firsts.append(seconds(partial(running.ask, blob, "HEAD")))
     ours = [
         seconds(lambda: copy(running.port, "packages/large:latest", tmp / "copy"))
         for _ in range(3)
