@@ -6,14 +6,18 @@ The tables are drawn in `forgereg.records.schema`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
 from attrs import frozen
-from sqlalchemy import Engine, Table, create_engine, event, select
+from sqlalchemy import Connection, Engine, Table, create_engine, event, select
 from sqlalchemy.dialects.sqlite import Insert, insert
+from sqlalchemy.exc import OperationalError
 
 from forgereg.oci.descriptor import Image
+from forgereg.oci.errors import DiskFull
 from forgereg.oci.manifest import Manifest
 from forgereg.oci.reference import Digest, Name, Tag, parse_digest
 from forgereg.records.schema import (
@@ -53,7 +57,11 @@ def _tune_sqlite(connection: Any, _record: object) -> None:
 
 @frozen
 class Records:
-    """What is remembered; each method is one transaction."""
+    """
+    What is remembered; each method is one transaction.
+
+    Those that note something raise `DiskFull` where there is no room for it.
+    """
 
     _engine: Engine
 
@@ -75,6 +83,16 @@ class Records:
         """Close every connection."""
         self._engine.dispose()
 
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except OperationalError as e:
+            if "is full" in str(e.orig):
+                raise DiskFull("the registry's disk has no room for records") from e
+            raise
+
     def resolution(self, flake: str) -> tuple[str, float] | None:
         """
         Give what a flake ref was last resolved to.
@@ -90,7 +108,7 @@ class Records:
 
     def remember_resolution(self, flake: str, locked: str, now: float) -> None:
         """Note what a flake ref is resolved to from now on."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(
                 _upsert(
                     resolutions,
@@ -109,7 +127,7 @@ class Records:
     def remember_answer(self, locked: str, question: str, answer: str) -> None:
         """Note what Nix answered; a locked flake answers the same for ever."""
         row = {"locked": locked, "question": question, "answer": answer}
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(_upsert(evaluations, row))
 
     def tagged(self, name: Name, derivation: str, tag: Tag) -> tuple[Manifest, ...]:
@@ -192,7 +210,7 @@ class Records:
 
         :param written: its manifests, the preferred form first.
         """
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             source_id = connection.execute(
                 insert(sources)
                 .values(attrs.asdict(source))

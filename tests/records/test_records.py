@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from forgereg.oci.descriptor import Compression, Descriptor, Image
+from forgereg.oci.errors import DiskFull
 from forgereg.oci.manifest import Manifest, sha256, write_manifests
 from forgereg.oci.reference import Digest, Name, Tag
 from forgereg.records.records import Records, Source
@@ -292,4 +293,17 @@ def test_in_memory() -> None:
     records = Records.open("sqlite://")
     remember(records)
     assert records.tagged(HELLO, DRV, LATEST) == MANIFESTS
+    records.close()
+
+
+def test_no_room(url: str) -> None:
+    """A full disk is told as such, and what was noted before is still known."""
+    records = Records.open(url)
+    records.remember_resolution("flake", "locked", 1.0)
+    with records._engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1")
+    with pytest.raises(DiskFull, match="no room for records"):
+        for n in range(1000):
+            records.remember_answer("locked", f"{n}", "x" * 5000)
+    assert records.resolution("flake") == ("locked", 1.0)
     records.close()
