@@ -40,12 +40,14 @@ class Wire(StringTransport):
     One end of a TCP connection whose other end is the test.
 
     :ivar keep_alive: whether the kernel was told to look after the peer.
+    :ivar half_closed: whether the registry has said its last word.
     :ivar slow: whether what is written fills the buffer.
     """
 
     slow = False
     keep_alive = False
     no_delay = False
+    half_closed = False
 
     def write(self, data: bytes) -> None:
         super().write(data)
@@ -65,7 +67,7 @@ class Wire(StringTransport):
         self.no_delay = enabled
 
     def loseWriteConnection(self) -> None:  # noqa: N802
-        self.disconnecting = True
+        self.half_closed = True
 
 
 @frozen

@@ -171,8 +171,13 @@ class Processes:
         if self._stopped is not None:
             return succeed(Exit(None, stopped=True))
         child = _Child(self._reactor, on_line, self._ended)
+        try:
+            self._reactor.spawnProcess(child, _WRAP[0], [*_WRAP, *argv], dict(env))
+        except OSError as e:
+            # No file descriptor, no memory or no process left: for now, maybe.
+            on_line(f"error: cannot start {argv[0]}: {e.strerror}".encode())
+            return succeed(Exit(None))
         self._children.add(child)
-        self._reactor.spawnProcess(child, _WRAP[0], [*_WRAP, *argv], dict(env))
         child.limit(timeout_seconds)
         return child.done
 

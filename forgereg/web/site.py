@@ -50,7 +50,7 @@ class _Channel(http.HTTPChannel):
             self._begun = True
             if data.startswith(_TLS_HANDSHAKE):
                 self.write(_NO_TLS)
-                self.loseConnection()
+                self._part()
                 return
         super().dataReceived(data)
 
@@ -75,11 +75,17 @@ class _Channel(http.HTTPChannel):
             b"Content-Length: %d\r\nConnection: close\r\n\r\n%b"
             % (status, status.phrase.encode(), len(refusal.body), refusal.body)
         )
+        self._part()
+
+    def _part(self) -> None:
         # Closing now would reset the connection, and the answer with it, while the
         # client is still sending.
         for receiver in ("dataReceived", "lineReceived", "rawDataReceived"):
             setattr(self, receiver, _ignore)
         self.setTimeout(_LINGER_SECONDS)
+        transport = self.transport
+        if ITCPTransport.providedBy(transport) and not self.isSecure():
+            transport.loseWriteConnection()
 
 
 class _Request(server.Request):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -182,3 +184,24 @@ async def test_no_such_program(processes: Processes) -> None:
     outcome = await processes.run(argv, ENV, 10.0, lines.append)
     assert outcome.status == 127
     assert b"no-such-program-anywhere" in lines[0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_process_to_be_had(processes: Processes) -> None:
+    """When the machine has no room for another process, that is told, and survived."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lines: list[bytes] = []
+    held: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        outcome = await sh(processes, "true", lines)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert outcome == Exit(None)
+    assert lines == [b"error: cannot start sh: Too many open files"]
+    await processes.stop()

@@ -203,7 +203,9 @@ def test_tls_on_the_plain_port(running: Served, hello: bytes) -> None:
     head, _, text = connection.wire.value().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.0 400 Bad Request\r\n")
     assert b"plain HTTP" in text
-    assert connection.closed
+    assert connection.wire.half_closed
+    connection.send(hello)  # the rest of it must not break the connection
+    assert connection.wire.value().count(b"HTTP/1.0") == 1
 
 
 def test_tls_byte_later(running: Served) -> None:

@@ -73,7 +73,7 @@ def test_lingers_after_a_malformed_request(served: Served) -> None:
     served.clock.advance(4.0)
     connection.send(b"x" * 2**20)
     assert connection.answer().status == 400
-    assert not connection.closed
+    assert connection.wire.half_closed and not connection.closed
     served.clock.advance(2.0)
     assert connection.closed
 
