@@ -6,8 +6,10 @@ FLAKE ?=
 # More arguments for the registry, as in: make run ARGS='--port 7000'
 ARGS ?=
 
-RUN_PACKAGES = busybox-static util-linux $(VENV_PACKAGE)
-TEST_PACKAGES = containerd curl docker.io git mount openssl podman procps runc skopeo tini
+RUN_PACKAGES = $(VENV_PACKAGE) \
+	$(if $(shell command -v busybox),,busybox-static) \
+	$(if $(shell command -v setpriv),,util-linux)
+TEST_PACKAGES = busybox-static containerd curl docker.io git mount openssl podman procps runc skopeo tini
 # A nix that is there already, from wherever, is good enough.
 NIX_PACKAGE = $(if $(shell command -v nix),,nix-bin)
 

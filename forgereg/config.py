@@ -79,7 +79,7 @@ def _number(low: float, high: float) -> Callable[[str], float]:
         except ValueError:
             value = float("nan")
         if not low <= value <= high:
-            raise ValueError(f"a number from {low:g} to {high:g}")
+            raise ValueError(f"a number from {low:.0f} to {high:.0f}")
         return value
 
     return read
@@ -148,7 +148,7 @@ def _directory(text: str) -> str:
 
 def _text(text: str) -> str:
     if not text.strip():
-        raise ValueError("not empty")
+        raise ValueError("an address")
     return text
 
 
@@ -182,7 +182,8 @@ TABLE = (
     ),
     Row(
         "tag_ttl", "FORGE_TAG_TTL", "300", "seconds",
-        "how long the flake's revision is trusted before it is looked up again",
+        "how long the flake's revision is trusted before it is looked up again;"
+        " 0 to look at every pull",
         _number(0, 366 * 86400),
     ),
     Row(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import signal
 import sys
 import time
 import uuid
@@ -14,14 +15,17 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from subprocess import TimeoutExpired
+from types import FrameType
 from typing import Any, NoReturn
 
 from attrs import define, field
 from dotenv import dotenv_values
+from OpenSSL.crypto import Error as CryptoError
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import VerifyError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
@@ -48,6 +52,7 @@ from forgereg.nix.events import parse_line
 from forgereg.nix.flake import OLDEST, Command, parse_version
 from forgereg.nix.process import Processes, ask_now, missing_wrappers
 from forgereg.nix.store import Store, store_root
+from forgereg.oci.errors import RegistryError
 from forgereg.records.records import Records
 from forgereg.web.api import Api
 from forgereg.web.site import RegistrySite
@@ -94,8 +99,11 @@ class Options(usage.Options):
         try:
             given = {row.name: self[row.option] for row in TABLE}
             env_file = dotenv_values(".env")
+        except (OSError, UnicodeDecodeError) as e:
+            _stop(f"the file .env cannot be read: {e}")
+        try:
             self.settings = read_settings(given, os.environ, env_file, _DEFAULTS)
-        except (SettingInvalid, UnicodeDecodeError) as e:
+        except SettingInvalid as e:
             _stop(str(e))
 
 
@@ -114,7 +122,7 @@ def makeService(options: Options) -> IService:
     logs.set_level(settings.log_level)
     try:
         endpoint = serverFromString(reactor, settings.endpoint)
-    except (ValueError, TypeError, OSError) as e:
+    except (ValueError, TypeError, OSError, CryptoError, VerifyError) as e:
         _stop(f"--port is {settings.port!r}, which is no endpoint: {e}")
     command = Command(settings.system, settings.store)
     env = _nix_environment(os.environ, settings)
@@ -143,16 +151,19 @@ def _check_nix(command: Command, env: Mapping[str, str]) -> None:
     if missing:
         _stop(f"{' and '.join(missing)} not found on the PATH: install util-linux")
     try:
-        _, said, _ = ask_now(["nix", "--version"], env)
+        _, said, error = ask_now(["nix", "--version"], env)
         found = parse_version(said)
         if found is None:
-            _stop(f"'nix --version' says {said.strip()!r}, not which version it is")
+            what = (said + error).strip()
+            _stop(f"'nix --version' says {what!r}, not which version it is")
         if found < OLDEST:
             _stop(f"nix is {said.strip()!r}; {oldest} or newer is needed: upgrade nix")
         status, answer, error = ask_now(command.probe(), env)
     except FileNotFoundError:
         _stop(f"nix not found on the PATH: install nix {oldest} or newer")
-    except (OSError, TimeoutExpired) as e:
+    except TimeoutExpired:
+        _stop("nix does not work: 'nix --version' or 'nix eval' hangs")
+    except OSError as e:
         _stop(f"nix does not work: {e}")
     if status != 0:
         lines = filter(None, map(parse_line, error.encode().splitlines()))
@@ -275,6 +286,18 @@ class _Running(Service):
 
         return in_thread
 
+    def startService(self) -> None:
+        super().startService()
+        self._reactor.callWhenRunning(_heed_once)
+        # Nobody waits for it: it is told in the log whether the flake can be had.
+        Deferred.fromCoroutine(self._look_at_flake())
+
+    async def _look_at_flake(self) -> None:
+        try:
+            await self._builds.lock(self._builds.errand("the flake"))
+        except RegistryError:
+            _log.warn("no image can be pulled until the flake can be read")
+
     def stopService(self) -> Deferred[None]:
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
@@ -289,6 +312,21 @@ class _Running(Service):
         for pool in self._pools:
             pool.stop()
         self._records.close()
+
+
+def _heed_once() -> None:
+    """Take the second word to stop for the first: to Twisted it would be an error."""
+    told = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+
+    def heed(number: int, frame: FrameType | None) -> None:
+        for each in told:
+            signal.signal(each, signal.SIG_IGN)
+        handler = told[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    for number in told:
+        signal.signal(number, heed)
 
 
 def run() -> None:

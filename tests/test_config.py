@@ -178,7 +178,7 @@ def test_values(name: str, text: str, value: object) -> None:
         ("flake", "github:a/b#hello", "a flake ref without #attribute"),
         ("flake", "a\x00b", "a flake ref"),
         ("flake", " ", "a flake ref"),
-        ("host", " ", "not empty"),
+        ("host", " ", "an address"),
         ("port", "0", "from 1 to 65535"),
         ("port", "65536", "from 1 to 65535"),
         ("port", "http", "a port from 1 to 65535, or a Twisted endpoint string"),

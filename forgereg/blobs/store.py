@@ -60,13 +60,15 @@ class BlobStore:
     @contextmanager
     def stage(self) -> Iterator[Stage]:
         """Give a place for new blobs; what was not kept is gone when it is left."""
-        folder = Path(tempfile.mkdtemp(dir=self.root / "partial"))
+        partial = self.root / "partial"
+        partial.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up
+        folder = Path(tempfile.mkdtemp(dir=partial))
         stage = Stage(folder, self)
         try:
             yield stage
         finally:
             stage.close()
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def path(self, digest: Digest) -> Path:
         """Say where the blob of this digest lies, if it is there."""

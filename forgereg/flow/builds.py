@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from attrs import define, field, frozen
@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 from forgereg.archive.layout import Packed
 from forgereg.archive.scan import scan
 from forgereg.blobs.store import BlobStore
-from forgereg.flow.families import ENDINGS, Wanted, image_name
+from forgereg.flow.families import ENDINGS, Wanted
 from forgereg.flow.once import Once
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
@@ -33,12 +33,15 @@ from forgereg.nix.flake import (
     package_query,
 )
 from forgereg.nix.store import Store
-from forgereg.oci.errors import ArchiveInvalid, DiskFull, NameUnknown, RegistryError
-from forgereg.oci.reference import is_tag
+from forgereg.oci.errors import ArchiveInvalid, DiskFull, NameUnknown
+from forgereg.oci.reference import is_name, is_tag
 from forgereg.records.records import Records, Source
 
 _log = logger(__name__)
 
+#: How long a flake that is a directory of this machine is trusted, in seconds: somebody
+#: may be writing it, and to look costs little.
+_HERE_SECONDS = 5.0
 #: How many names a message lists.
 _NAMES_SHOWN = 20
 
@@ -113,7 +116,10 @@ class Builds:
         """Give the locked flake ref, if it is known and still to be trusted."""
         if self._resolution is not None:
             locked, resolved_at = self._resolution
-            if resolved_at <= self._now() < resolved_at + self._ttl_seconds:
+            ttl_seconds = self._ttl_seconds
+            if is_here(locked):
+                ttl_seconds = min(ttl_seconds, _HERE_SECONDS)
+            if resolved_at <= self._now() < resolved_at + ttl_seconds:
                 return locked
         return None
 
@@ -136,14 +142,12 @@ class Builds:
         """
         Look whether a flake that is a directory has changed before its time was over.
 
-        :returns: what it is locked to now, if that is something else and can be told.
+        :returns: what it is locked to now, if that is something else.
+        :raises RegistryError: as `Nix.lock`.
         """
         if not is_here(locked):
             return None
-        try:
-            now = await self._locks.do(self.flake, lambda: self._lock(errand))
-        except RegistryError:
-            return None
+        now = await self._locks.do(self.flake, lambda: self._lock(errand))
         return None if now == locked else now
 
     async def _lock(self, errand: Errand) -> str:
@@ -175,6 +179,11 @@ class Builds:
                 return Package(attribute, derivation, version)
             case {"status": "no-package", "names": list(names)}:
                 raise NameUnknown(_no_package(self.flake, wanted, names))
+            case {"status": "ambiguous", "names": list(names)}:
+                raise NameUnknown(
+                    f"the flake {self.flake} has {' and '.join(names)}, which are one"
+                    " name in lower case: rename all but one"
+                )
             case {"status": "no-output", "has": list(has)}:
                 raise NameUnknown(_no_output(self.flake, wanted, has))
         raise NameUnknown(
@@ -229,7 +238,10 @@ class Builds:
         try:
             archive = await self._in_thread(self._find, output, wanted)
             source = Source(locked, attribute, package.derivation, archive)
-            return source, await self._read(archive)
+            return source, await self._read(errand, archive)
+        except (ArchiveInvalid, DiskFull) as e:
+            _log.warn("{image}: {error}", image=errand.image, error=e)
+            raise
         except FileNotFoundError as e:
             raise ArchiveInvalid(
                 f"{errand.image} leads to {e.filename}, and nothing is there;"
@@ -243,14 +255,14 @@ class Builds:
         :raises RegistryError: as `images`.
         """
         try:
-            await self._read(source.archive)
+            await self._read(errand, source.archive)
         except FileNotFoundError:
             _log.info("{image}: its archive is gone; building", image=errand.image)
             await self._build(
                 errand, source.locked, source.attribute, source.derivation
             )
             try:
-                await self._read(source.archive)
+                await self._read(errand, source.archive)
             except FileNotFoundError as e:
                 raise ArchiveInvalid(
                     f"{source.archive} is gone, and {source.attribute} is built as"
@@ -274,12 +286,13 @@ class Builds:
 
         return await self._outputs.do(derivation, build)
 
-    async def _read(self, archive: str) -> tuple[Packed, ...]:
+    async def _read(self, errand: Errand, archive: str) -> tuple[Packed, ...]:
         async def read() -> tuple[Packed, ...]:
             start = self._clock()
             packed = await self._in_reader(self._scan, archive)
             _log.info(
-                "{archive} read in {seconds:.1f} s",
+                "{image}: {archive} read in {seconds:.1f} s",
+                image=errand.image,
                 archive=archive,
                 seconds=self._clock() - start,
             )
@@ -307,18 +320,34 @@ class Builds:
             raise ArchiveInvalid(
                 f"{wanted.attribute}.{wanted.output} is not a directory of archives"
             )
-        for ending in ENDINGS:
-            entry = wanted.member + ending
-            if (real / entry).is_symlink() or (real / entry).exists():
-                return self._store.locate(f"{path}/{entry}")[0]
-        raise NameUnknown(_no_member(wanted, real))
+        entries = _entries(os.listdir(real))
+        if wanted.member not in entries:
+            raise NameUnknown(_no_member(wanted, entries))
+        return self._store.locate(f"{path}/{entries[wanted.member]}")[0]
+
+
+def _entries(names: list[str]) -> dict[str, str]:
+    """
+    Say which images a directory holds.
+
+    :returns: by name, the file that it is in; names are lower case, and of several
+        files for one name it is that with the first of `ENDINGS`, in lower case first.
+    """
+    found: dict[str, str] = {}
+    for ending in ENDINGS:
+        for name in sorted(names, reverse=True):
+            image = name.removesuffix(ending)
+            if name.endswith(ending) and is_name(image.lower()):
+                found.setdefault(image.lower(), name)
+    return found
 
 
 def _no_package(flake: str, wanted: Wanted, names: list[str]) -> str:
+    kind = "application" if wanted.output == "containers" else "package"
     shown = {n.lower(): n for n in names if not n.startswith("_")}
     near = get_close_matches(wanted.attribute, shown, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"the flake {flake} has no package {wanted.attribute!r}{hint}"
+    return f"the flake {flake} has no {kind} {wanted.attribute!r}{hint}"
 
 
 def _no_output(flake: str, wanted: Wanted, has: list[str]) -> str:
@@ -333,10 +362,9 @@ def _no_output(flake: str, wanted: Wanted, has: list[str]) -> str:
     return f"{name!r} in the flake {flake} has no attribute {wanted.output!r}; {hint}"
 
 
-def _no_member(wanted: Wanted, directory: Path) -> str:
-    names = filter(None, (image_name(entry.name) for entry in directory.iterdir()))
-    images = ", ".join(sorted(names)[:_NAMES_SHOWN]) or "none"
+def _no_member(wanted: Wanted, entries: dict[str, str]) -> str:
+    images = ", ".join(sorted(entries)[:_NAMES_SHOWN])
+    hint = f"it has: {images}" if images else "it has none at all"
     return (
-        f"the application {wanted.attribute!r} has no image {wanted.member!r};"
-        f" it has: {images}"
+        f"the application {wanted.attribute!r} has no image {wanted.member!r}; {hint}"
     )

@@ -28,12 +28,12 @@ from forgereg.oci.errors import (
     ArchiveInvalid,
     BlobUnknown,
     ManifestUnknown,
-    NameInvalid,
+    NameUnknown,
     RegistryError,
 )
 from forgereg.oci.manifest import Manifest, write_manifests
 from forgereg.oci.media import MANIFESTS
-from forgereg.oci.reference import Digest, Name, Tag, parse_name
+from forgereg.oci.reference import Digest, Name, Tag, is_name
 from forgereg.records.records import Records, Source
 
 _log = logger(__name__)
@@ -138,7 +138,13 @@ class Registry:
             forms = await self._locked(errand, locked, name, tag, wanted)
         except RegistryError as first:
             # Whoever has just changed the flake on this machine wants it as it is now.
-            moved = await self._builds.moved(errand, locked)
+            try:
+                moved = await self._builds.moved(errand, locked)
+            except RegistryError as second:
+                # What was not there may be in what cannot be read.
+                if isinstance(first, NameUnknown | ManifestUnknown):
+                    raise second from first
+                raise first from second
             if moved is None:
                 raise first
             locked = moved
@@ -218,9 +224,9 @@ class Registry:
         List the repositories, sorted, from what the flake says of itself.
 
         An application whose images are not known without a build is listed as
-        ``applications/<application>`` until one of them was pulled.
+        ``applications/<application>``, beside those images of it that were pulled.
         """
-        errand = self._builds.errand("catalogue")
+        errand = self._builds.errand("the catalogue")
         locked = await self._builds.lock(errand)
         names: set[str] = set()
         for package in await self._builds.listed(errand, locked):
@@ -229,18 +235,11 @@ class Registry:
                 names.add(f"packages/{name}")
             if package["containers"]:
                 application = f"applications/{name}"
-                images = filter(None, map(image_name, package["entries"]))
-                names.update(
-                    [f"{application}/{image}" for image in images]
-                    or await self._in_thread(self._records.names, f"{application}/")
-                    or [application]
-                )
-        return sorted(filter(_is_name, names))
-
-
-def _is_name(text: str) -> bool:
-    try:
-        parse_name(text)
-    except NameInvalid:
-        return False
-    return True
+                images = [*filter(None, map(image_name, package["entries"]))]
+                names.update(f"{application}/{image.lower()}" for image in images)
+                if not images:
+                    names.add(application)
+                    names.update(
+                        await self._in_thread(self._records.names, f"{application}/")
+                    )
+        return sorted(filter(is_name, names))

@@ -9,6 +9,7 @@ From a flake ref to a path in the Nix store, by way of nix.
 from __future__ import annotations
 
 import json
+import shlex
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from forgereg.oci.errors import (
     DiskFull,
     EvaluationFailed,
     FlakeUnavailable,
+    NameUnknown,
     RegistryError,
     ShuttingDown,
 )
@@ -35,6 +37,12 @@ _log = logger(__name__)
 #: How much of what nix said a message repeats: errors, builders' last lines, and
 #: characters of each.
 _ERRORS, _LAST_LINES, _CHARACTERS = 4, 10, 2000
+
+#: How much of one line goes to the log, in characters.
+_LOGGED = 2**14
+
+#: What nix says to whoever sits before it.
+_ASIDES = ("(use '--show-trace'", "error: interrupted", "interrupted by the user")
 
 _DISK_FULL = ("No space left on device", "disk I/O error", "database or disk is full")
 
@@ -78,10 +86,11 @@ class _Listener:
         line = parse_line(raw)
         if line is None:
             return
-        _log.info(
-            "{image}: {line}", image=self._image, line=line.text, said=line.said.value
-        )
-        text = line.text[:_CHARACTERS]
+        text = line.text[:_LOGGED]
+        _log.info("{image}: {line}", image=self._image, line=text, said=line.said.value)
+        text = text[:_CHARACTERS]
+        if text.startswith(_ASIDES):
+            return
         if line.said is Said.ERROR or (
             line.said is Said.OTHER and line.text.startswith(("error", "fatal"))
         ):
@@ -91,7 +100,7 @@ class _Listener:
 
     def report(self) -> str:
         """What nix said was wrong, and the last lines of the log."""
-        said = "\n".join(self.errors) or "nix said nothing about it"
+        said = "\n".join(self.errors) or "nix did not say why"
         lines = "\n".join(f"> {line}" for line in self._lines)
         return f"{said}\nlast lines of the log:\n{lines}" if lines else said
 
@@ -131,11 +140,20 @@ class Nix:
 
         :returns: what it gave, as Python reads JSON.
         :raises EvaluationFailed: the flake is broken there.
+        :raises NameUnknown: it has no packages for this system.
         :raises BuildTimedOut: there was no time left.
         """
         argv = self._command.evaluate(locked, query)
         what = f"evaluation of {errand.image}"
-        out = await self._nix(errand, argv, EvaluationFailed, what)
+        try:
+            out = await self._nix(errand, argv, EvaluationFailed, what)
+        except EvaluationFailed as e:
+            if "does not provide attribute" in e.detail:
+                system = self._command.system
+                raise NameUnknown(
+                    f"the flake has no packages for {system} (FORGE_SYSTEM)"
+                ) from e
+            raise
         answer = _json(out)
         if answer is None:
             raise EvaluationFailed(f"{what}: nix answered something that is not JSON")
@@ -167,7 +185,7 @@ class Nix:
     ) -> bytes:
         listener = _Listener(errand.image)
         left = errand.deadline - self._clock()
-        _log.debug("{image}: {argv}", image=errand.image, argv=argv)
+        _log.debug("{image}: {argv}", image=errand.image, argv=shlex.join(argv))
         ended = await self._run(argv, self._env, left, listener.hear)
         if ended.status == 0:
             return ended.out
@@ -175,6 +193,8 @@ class Nix:
             raise ShuttingDown("the registry is shutting down; pull again")
         report = listener.report()
         _log.warn("{image}: failed: {report}", image=errand.image, report=report)
+        if ended.status is None and not ended.timed_out:
+            report = f"nix was killed: {report}"
         if ended.timed_out:
             raise BuildTimedOut(
                 f"{what} timed out after {errand.timeout_seconds:g} s"

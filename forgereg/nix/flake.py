@@ -55,7 +55,8 @@ let
   names = if builtins.hasAttr want ps then [ want ]
     else builtins.filter (n: lower n == want) (builtins.attrNames ps);
 in
-if builtins.length names != 1 then { status = "no-package"; names = builtins.attrNames ps; }
+if names == [ ] then { status = "no-package"; names = builtins.attrNames ps; }
+else if builtins.length names > 1 then { status = "ambiguous"; inherit names; }
 else
   let
     attribute = builtins.head names;

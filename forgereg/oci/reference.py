@@ -96,6 +96,11 @@ def parse_name(text: str, max_length: int = 255) -> Name:
     return Name(text)
 
 
+def is_name(text: str, max_length: int = 255) -> bool:
+    """Whether the text can be a repository name; ``max_length`` is in characters."""
+    return len(text) <= max_length and _NAME.fullmatch(text) is not None
+
+
 def is_tag(text: str, max_length: int = 128) -> bool:
     """Whether the text can be a tag; ``max_length`` is in characters."""
     return len(text) <= max_length and _TAG.fullmatch(text) is not None

@@ -48,6 +48,10 @@ class Source:
     archive: str
 
 
+#: How SQLite says that the disk is full: with a page in hand, and without.
+_NO_ROOM = ("is full", "disk I/O error")
+
+
 def _tune_sqlite(connection: Any, _record: object) -> None:
     # A reader never waits for the writer, and a killed process loses nothing that
     # was committed. Source: SQLite, "Write-Ahead Logging".
@@ -89,7 +93,7 @@ class Records:
             with self._engine.begin() as connection:
                 yield connection
         except OperationalError as e:
-            if "is full" in str(e.orig):
+            if any(sign in str(e.orig) for sign in _NO_ROOM):
                 raise DiskFull("the registry's disk has no room for records") from e
             raise
 

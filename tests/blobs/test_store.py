@@ -262,3 +262,12 @@ def test_closing_a_stage_twice_does_no_harm(store: BlobStore) -> None:
         stage.close()
         stage.close()
     assert files(store) == []
+
+
+def test_partial_was_tidied_away(tmp_path: Path) -> None:
+    """A directory for halves that somebody deleted while the registry ran comes back."""
+    store = BlobStore(tmp_path)
+    store.prepare()
+    (tmp_path / "partial").rmdir()
+    with store.stage() as stage:
+        stage.partial().file.close()

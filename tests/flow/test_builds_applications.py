@@ -101,7 +101,7 @@ def test_unknown_image(served: Served, shop: Add) -> None:
 def test_application_without_images(served: Served, shop: Add) -> None:
     """Whoever asks an empty application for an image reads that it has none."""
     shop({"README": b"read me"})
-    assert refusal(served, "applications/shop/web")[1].endswith("it has: none")
+    assert refusal(served, "applications/shop/web")[1].endswith("it has none at all")
 
 
 def test_many_images(served: Served, shop: Add) -> None:
@@ -117,7 +117,7 @@ def test_unknown_application(served: Served, shop: Add) -> None:
     status, message = refusal(served, "applications/shops/web")
     assert (status, message) == (
         404,
-        "the flake github:acme/forge has no package 'shops'; did you mean shop?",
+        "the flake github:acme/forge has no application 'shops'; did you mean shop?",
     )
 
 
@@ -207,3 +207,10 @@ def test_package_and_application(served: Served, shop: Add) -> None:
     outputs = {"containers": containers, "image": image}
     served.nix.packages["shop"] = Package("1.0", outputs)
     assert served.pull("packages/shop") != served.pull("applications/shop/web")
+
+
+def test_file_names_in_capitals(served: Served, shop: Add) -> None:
+    """An image whose file has capitals is pulled by its name in lower case."""
+    shop({"Web.tar.gz": BYTES[".tar.gz"], ".hidden.tar": b"", "we ird.tar": b""})
+    served.pull("applications/shop/web")
+    assert refusal(served, "applications/shop/db")[1].endswith("it has: web")

@@ -51,11 +51,15 @@ def test_applications_whose_images_are_known(served: Served) -> None:
 
 
 def test_applications_whose_images_are_unknown(served: Served) -> None:
-    """Another application is listed as a whole until one of its images was pulled."""
+    """Another application is listed as a whole, beside those images that were pulled."""
     add_shop(served)
     assert catalogue(served) == ["applications/shop", "packages/hello"]
     served.pull("applications/shop/web")
-    assert catalogue(served) == ["applications/shop/web", "packages/hello"]
+    assert catalogue(served) == [
+        "applications/shop",
+        "applications/shop/web",
+        "packages/hello",
+    ]
 
 
 def test_package_and_application(served: Served) -> None:

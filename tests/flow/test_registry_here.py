@@ -122,6 +122,21 @@ def test_archive_that_cannot_come_back(served: Served) -> None:
     assert (answer.status, answer.error[0]) == (422, "MANIFEST_UNKNOWN")
 
 
+def test_looked_at_again_soon(served: Served) -> None:
+    """Whoever has just changed an image of theirs pulls the new one a moment later."""
+    first = served.pull("packages/hello")
+    save(served, "hello")
+    served.clock.advance(6.0)
+    assert served.pull("packages/hello") != first
+
+
+def test_nothing_and_broken(served: Served) -> None:
+    """What is missing may be in what was just written, and cannot be read: that is told."""
+    served.pull("packages/hello")
+    served.nix.fail("metadata", "error: a syntax error")
+    assert "a syntax error" in served.get(NEW, ANY_FORM).error[1]
+
+
 def test_flakes_elsewhere(tmp_path: Path) -> None:
     """A flake that is elsewhere is not looked up for each mistake of a client."""
     with serving(tmp_path) as served:

@@ -182,7 +182,7 @@ def test_errors_of_git_and_ssh(bench: Bench) -> None:
 def test_silent_failure(bench: Bench) -> None:
     """A nix that fails without a word is said to have been silent."""
     bench.scripted.fail("build")
-    with pytest.raises(BuildFailed, match="nix said nothing about it"):
+    with pytest.raises(BuildFailed, match="nix did not say why"):
         bench.build()
 
 
@@ -276,4 +276,4 @@ def test_the_log_has_every_line(bench: Bench, log: Log) -> None:
         bench.build()
     assert "packages/hello:latest: compiling" in log.text
     assert "packages/hello:latest: a warning" in log.text
-    assert "packages/hello:latest: failed: nix said nothing about it" in log.text
+    assert "packages/hello:latest: failed: nix did not say why" in log.text

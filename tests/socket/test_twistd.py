@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -138,6 +139,22 @@ def test_nonsense_in_dotenv(tmp_path: Path) -> None:
     assert "MAX_TAG_LENGTH is '0'" in refused(tmp_path)
 
 
+def test_unreadable_dotenv(tmp_path: Path) -> None:
+    """A .env that is no text is named as what stops the start."""
+    (tmp_path / ".env").write_bytes(b"\xff\xfe")
+    assert "the file .env cannot be read" in refused(tmp_path)
+
+
+def test_bad_certificate(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    """A key and a certificate that are none stop the start with one line."""
+    key, cert = certificate
+    for pair in (
+        f"privateKey={key}:certKey={key}",
+        f"privateKey={cert}:certKey={cert}",
+    ):
+        assert "is no endpoint" in refused(tmp_path, "--port", f"ssl:6443:{pair}")
+
+
 def test_port_is_taken(tmp_path: Path) -> None:
     """A port that somebody else listens on stops the start with one line."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -268,6 +285,21 @@ def test_tls_to_a_plain_port(tmp_path: Path) -> None:
                 answer += piece
         assert answer.startswith(b"HTTP/1.0 400 ")
         assert time.monotonic() - start_time < 8
+
+
+def test_asked_twice_to_stop(tmp_path: Path) -> None:
+    """Whoever presses ctrl-C again while the registry stops does no harm."""
+    with registry(tmp_path, FLAKE) as running:
+        for _ in range(3):
+            running.process.send_signal(signal.SIGINT)
+        assert running.stop() == -signal.SIGINT
+        assert "Traceback" not in running.logged()
+
+
+def test_flake_that_is_not_there(tmp_path: Path) -> None:
+    """Who starts the registry with a flake that is not there reads so in the log."""
+    with registry(tmp_path, FLAKE) as running:
+        running.wait_for("no image can be pulled until the flake can be read")
 
 
 def test_settings_reach_the_registry(tmp_path: Path) -> None:
