@@ -317,12 +317,12 @@ class _Running(Service):
 def _heed_once() -> None:
     """Take the second word to stop for the first: to Twisted it would be an error."""
     told = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    heard: list[int] = []
 
     def heed(number: int, frame: FrameType | None) -> None:
-        for each in told:
-            signal.signal(each, signal.SIG_IGN)
         handler = told[signal.Signals(number)]
-        if callable(handler):
+        if not heard and callable(handler):
+            heard.append(number)
             handler(number, frame)
 
     for number in told:
