@@ -290,6 +290,7 @@ def test_tls_to_a_plain_port(tmp_path: Path) -> None:
 def test_asked_twice_to_stop(tmp_path: Path) -> None:
     """Whoever presses ctrl-C again while the registry stops does no harm."""
     with registry(tmp_path, FLAKE) as running:
+        assert running.ask("/v2/").status == 200
         for _ in range(3):
             running.process.send_signal(signal.SIGINT)
         assert running.stop() == -signal.SIGINT
