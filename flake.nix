@@ -17,14 +17,14 @@
     {
       packages = forEach (
         system: pkgs: {
-          default = pkgs.python3Packages.buildPythonApplication {
+          default = pkgs.python313Packages.buildPythonApplication {
             pname = "forge-registry";
             inherit version;
             pyproject = true;
             src = self;
-            build-system = [ pkgs.python3Packages.hatchling ];
+            build-system = [ pkgs.python313Packages.hatchling ];
             dependencies =
-              with pkgs.python3Packages;
+              with pkgs.python313Packages;
               [
                 attrs
                 backports-zstd
@@ -43,6 +43,7 @@
               "PATH"
               ":"
               (pkgs.lib.makeBinPath [
+                pkgs.git
                 pkgs.nix
                 pkgs.util-linux
               ])
@@ -51,7 +52,7 @@
               pkgs.nix
               pkgs.util-linux
             ]
-            ++ (with pkgs.python3Packages; [
+            ++ (with pkgs.python313Packages; [
               hypothesis
               pytestCheckHook
               pytest-twisted
@@ -80,7 +81,7 @@
             packages = [
               pkgs.podman
               pkgs.skopeo
-              pkgs.python3Packages.mypy
+              pkgs.python313Packages.mypy
               pkgs.ruff
             ];
           };

@@ -7,11 +7,13 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import resource
 import signal
 import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from subprocess import TimeoutExpired
@@ -21,6 +23,7 @@ from typing import Any, NoReturn
 from attrs import define, field
 from dotenv import dotenv_values
 from OpenSSL.crypto import Error as CryptoError
+from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -49,7 +52,7 @@ from forgereg.flow.registry import Registry
 from forgereg.flow.threads import InThread
 from forgereg.nix.build import Nix
 from forgereg.nix.events import parse_line
-from forgereg.nix.flake import OLDEST, Command, parse_version
+from forgereg.nix.flake import OLDEST, Command, masked, parse_version
 from forgereg.nix.process import Processes, ask_now, missing_wrappers
 from forgereg.nix.store import Store, store_root
 from forgereg.oci.errors import RegistryError
@@ -122,13 +125,18 @@ def makeService(options: Options) -> IService:
     logs.set_level(settings.log_level)
     try:
         endpoint = serverFromString(reactor, settings.endpoint)
-    except (ValueError, TypeError, OSError, CryptoError, VerifyError) as e:
+    except (ValueError, TypeError, LookupError, OSError, CryptoError, VerifyError) as e:
         _stop(f"--port is {settings.port!r}, which is no endpoint: {e}")
     command = Command(settings.system, settings.store)
     env = _nix_environment(os.environ, settings)
     _check_nix(command, env)
     state = _StateDir(Path(settings.state_dir))
-    return _Running(settings, command, env, state, endpoint, reactor)
+    # Two for each client that is sent a blob.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return _Running(
+        settings, command, env, state, endpoint, reactor, options.parent or {}
+    )
 
 
 def _nix_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
@@ -202,6 +210,7 @@ class _Running(Service):
     _state: _StateDir
     _endpoint: IStreamServerEndpoint
     _reactor: Any
+    _twistd: Mapping[str, Any]
     _pools: list[ThreadPool] = field(init=False, factory=list)
     _processes: Processes = field(init=False)
     _records: Records = field(init=False)
@@ -212,7 +221,8 @@ class _Running(Service):
         # Not in makeService, after which twistd may fork.
         database = self._state.path / "registry.sqlite"
         try:
-            self._records = Records.open(f"sqlite:///{database}")
+            url = URL.create("sqlite", database=str(database))
+            self._records = Records.open(url)
         except SQLAlchemyError as e:
             first_line = str(e).partition("\n")[0]
             self._refuse(f"the records in {database} cannot be opened: {first_line}")
@@ -225,7 +235,7 @@ class _Running(Service):
         self._port = outcome[0]
         _log.info(
             "serving {flake} for {system} at {address}",
-            flake=self._settings.flake,
+            flake=masked(self._settings.flake),
             system=self._settings.system,
             address=self._port.getHost(),
         )
@@ -233,6 +243,10 @@ class _Running(Service):
     def _refuse(self, message: str) -> NoReturn:
         # twistd has turned standard error into the log by now.
         _log.error("{message}", message=message)
+        if not self._twistd["nodaemon"]:
+            raise RuntimeError(message)  # twistd tells it to whoever started it
+        with suppress(OSError):
+            os.unlink(self._twistd["pidfile"])
         print(f"forge-registry: {message}", file=sys.__stderr__)
         raise SystemExit(1)
 

@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from attrs import define, field, frozen
+from cachetools import TTLCache
 
 from forgereg.archive.layout import Packed
 from forgereg.archive.scan import scan
@@ -30,10 +31,19 @@ from forgereg.nix.flake import (
     catalogue_query,
     is_here,
     is_pure,
+    masked,
     package_query,
 )
 from forgereg.nix.store import Store
-from forgereg.oci.errors import ArchiveInvalid, DiskFull, NameUnknown
+from forgereg.oci.errors import (
+    ArchiveInvalid,
+    BuildFailed,
+    BuildTimedOut,
+    DiskFull,
+    FlakeUnavailable,
+    NameUnknown,
+    RegistryError,
+)
 from forgereg.oci.reference import is_name, is_tag
 from forgereg.records.records import Records, Source
 
@@ -42,6 +52,11 @@ _log = logger(__name__)
 #: How long a flake that is a directory of this machine is trusted, in seconds: somebody
 #: may be writing it, and to look costs little.
 _HERE_SECONDS = 5.0
+#: How long a flake that could not be reached is left alone, in seconds.
+_RETRY_SECONDS = 30.0
+#: How long a failed build is not tried again, in seconds, and how many are remembered:
+#: docker asks twice for whatever fails.
+_FAILED_SECONDS, _MOST_FAILED = 10.0, 1000
 #: How many names a message lists.
 _NAMES_SHOWN = 20
 
@@ -102,6 +117,11 @@ class Builds:
     _questions: Once[tuple[str, str], Any] = field(init=False, factory=Once)
     _outputs: Once[str, str] = field(init=False, factory=Once)
     _scans: Once[str, tuple[Packed, ...]] = field(init=False, factory=Once)
+    #: derivation → what its build ended with, for clients that ask twice in a row
+    _failed: TTLCache[str, tuple[type[RegistryError], str]] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._failed = TTLCache(_MOST_FAILED, _FAILED_SECONDS, timer=self._clock)
 
     def stop(self) -> None:
         """Give up what is being read."""
@@ -130,9 +150,8 @@ class Builds:
         :raises RegistryError: as `Nix.lock`.
         """
         if self._resolution is None:
-            self._resolution = await self._in_thread(
-                self._records.resolution, self.flake
-            )
+            known = await self._in_thread(self._records.resolution, self.flake)
+            self._resolution = self._resolution or known
         locked = self.locked_now()
         if locked is None:
             locked = await self._locks.do(self.flake, lambda: self._lock(errand))
@@ -151,15 +170,36 @@ class Builds:
         return None if now == locked else now
 
     async def _lock(self, errand: Errand) -> str:
-        locked = await self._nix.lock(errand, self.flake)
         now = self._now()
+        try:
+            locked = await self._nix.lock(errand, self.flake)
+        except FlakeUnavailable:
+            if self._resolution is None or is_here(self._resolution[0]):
+                raise
+            # Better the images that are known than none, until it can be reached.
+            locked = self._resolution[0]
+            self._resolution = (locked, now + _RETRY_SECONDS - self._ttl_seconds)
+            _log.warn("going on with {locked}", locked=masked(locked))
+            return locked
         if self._resolution is None or self._resolution[0] != locked:
-            _log.info("{flake} is now {locked}", flake=self.flake, locked=locked)
+            _log.info(
+                "{flake} is now {locked}", flake=self.shown, locked=masked(locked)
+            )
         self._resolution = (locked, now)
-        await self._in_thread(
-            self._records.remember_resolution, self.flake, locked, now
-        )
+        await self._note(self._records.remember_resolution, self.flake, locked, now)
         return locked
+
+    async def _note(self, remember: Callable[..., None], *what: object) -> None:
+        """Remember what only saves time; a full disk must not be in the way."""
+        try:
+            await self._in_thread(remember, *what)
+        except DiskFull as e:
+            _log.warn("not remembered: {error}", error=e)
+
+    @property
+    def shown(self) -> str:
+        """The flake ref as anyone may read it."""
+        return masked(self.flake)
 
     async def package(self, errand: Errand, locked: str, wanted: Wanted) -> Package:
         """
@@ -178,16 +218,16 @@ class Builds:
             }:
                 return Package(attribute, derivation, version)
             case {"status": "no-package", "names": list(names)}:
-                raise NameUnknown(_no_package(self.flake, wanted, names))
+                raise NameUnknown(_no_package(self.shown, wanted, names))
             case {"status": "ambiguous", "names": list(names)}:
                 raise NameUnknown(
-                    f"the flake {self.flake} has {' and '.join(names)}, which are one"
+                    f"the flake {self.shown} has {' and '.join(names)}, which are one"
                     " name in lower case: rename all but one"
                 )
             case {"status": "no-output", "has": list(has)}:
-                raise NameUnknown(_no_output(self.flake, wanted, has))
+                raise NameUnknown(_no_output(self.shown, wanted, has))
         raise NameUnknown(
-            f"{wanted.attribute}.{wanted.output} in the flake {self.flake} is not"
+            f"{wanted.attribute}.{wanted.output} in the flake {self.shown} is not"
             " a derivation"
         )
 
@@ -199,11 +239,13 @@ class Builds:
             has them), ``entries`` (names in its containers, where they are known).
         """
         listed: list[dict[str, Any]] = await self._ask(
-            errand, locked, catalogue_query()
+            errand, locked, catalogue_query(), builds=False
         )
         return listed
 
-    async def _ask(self, errand: Errand, locked: str, query: str) -> Any:
+    async def _ask(
+        self, errand: Errand, locked: str, query: str, *, builds: bool = True
+    ) -> Any:
         asked = f"{self._command.system}\n{query}"
         question = hashlib.sha256(asked.encode()).hexdigest()
 
@@ -211,14 +253,12 @@ class Builds:
             known = await self._in_thread(self._records.answer, locked, question)
             if known is not None:
                 return json.loads(known)
-            answer = await self._nix.evaluate(errand, locked, query)
+            answer = await self._nix.evaluate(errand, locked, query, builds=builds)
             # What is not there is not remembered: anyone may ask for anything.
             is_there = not isinstance(answer, dict) or answer.get("status") == "ok"
             if is_there and is_pure(locked):
                 text = json.dumps(answer)
-                await self._in_thread(
-                    self._records.remember_answer, locked, question, text
-                )
+                await self._note(self._records.remember_answer, locked, question, text)
             return answer
 
         return await self._questions.do((locked, question), ask)
@@ -272,10 +312,18 @@ class Builds:
     async def _build(
         self, errand: Errand, locked: str, attribute: str, derivation: str
     ) -> str:
+        failed = self._failed.get(derivation)
+        if failed is not None:
+            raise failed[0](failed[1])
+
         async def build() -> str:
             _log.info("{image}: building {drv}", image=errand.image, drv=derivation)
             start = self._clock()
-            output = await self._nix.build(errand, locked, attribute, derivation)
+            try:
+                output = await self._nix.build(errand, locked, attribute, derivation)
+            except (BuildFailed, BuildTimedOut) as e:
+                self._failed[derivation] = type(e), e.detail
+                raise
             _log.info(
                 "{image}: nix gave {output} after {seconds:.1f} s",
                 image=errand.image,

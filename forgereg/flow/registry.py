@@ -29,6 +29,7 @@ from forgereg.oci.errors import (
     BlobUnknown,
     ManifestUnknown,
     NameUnknown,
+    ReferrersUnknown,
     RegistryError,
 )
 from forgereg.oci.manifest import Manifest, write_manifests
@@ -119,7 +120,7 @@ class Registry:
     async def _by_tag(self, name: Name, tag: Tag) -> tuple[Manifest, ...]:
         wanted = parse_wanted(name)
         if _REFERRERS_TAG.fullmatch(tag.text):
-            raise ManifestUnknown(f"{name} has no signatures or other referrers")
+            raise ReferrersUnknown(f"{name} has no signatures or other referrers")
         locked = self._builds.locked_now()
         if locked is not None:
             known = self._tagged.get((locked, name, tag))
@@ -197,7 +198,13 @@ class Registry:
             await self._builds.read_again(self._builds.errand(str(name)), source)
             file = await self._in_thread(self._blobs.open, digest, size)
         if file is None:
-            raise ArchiveInvalid(f"{source.archive} no longer holds {digest}")
+            # It is built differently each time: let the tags mean what it is now.
+            self._tagged.clear()
+            await self._in_thread(self._records.forget_tags, source.derivation)
+            raise ArchiveInvalid(
+                f"{source.archive} was built anew and no longer holds {digest};"
+                " pull it by tag"
+            )
         return OpenBlob(file, size)
 
     def _open(self, name: Name, digest: Digest) -> tuple[int, Source, BinaryIO | None]:

@@ -14,6 +14,11 @@ from typing import Any
 
 from attrs import frozen
 
+#: What follows ``//``, up to ``@``, and what follows a parameter that names a secret.
+_SECRETS = re.compile(
+    r"(//)[^/@\s'\"]+(?=@)|([?&](?:access_token|private_token|token|password)=)[^&\s'\"]+"
+)
+
 #: The oldest nix whose command line is understood here.
 OLDEST = (2, 8)
 
@@ -116,10 +121,15 @@ class Command:
             "--", flake,
         )  # fmt: skip
 
-    def evaluate(self, locked: str, query: str) -> list[str]:
-        """Apply a query to the packages of a locked flake; prints JSON."""
+    def evaluate(self, locked: str, query: str, *, builds: bool = True) -> list[str]:
+        """
+        Apply a query to the packages of a locked flake; prints JSON.
+
+        :param builds: whether the flake may build something to evaluate the rest.
+        """
+        pure = () if builds else ("--option", "allow-import-from-derivation", "false")
         return self._nix(
-            "eval", "--json", "--no-write-lock-file", "--apply", query,
+            "eval", "--json", "--no-write-lock-file", *pure, "--apply", query,
             "--", f"{_ref(locked)}#{self.packages}",
         )  # fmt: skip
 
@@ -188,8 +198,13 @@ def parse_locked(metadata: Any) -> str | None:
         case {"url": str(url), "locked": {"narHash": str(content)}}:
             return url if "narHash=" in url else f"{url}#{content}"
         case {"url": str(url)}:
-            return url
+            return url if "narHash=" in url else f"{url}#"
     return None
+
+
+def masked(text: str) -> str:
+    """Hide passwords and tokens that stand in URLs, such as a flake ref's."""
+    return _SECRETS.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
 def is_pure(locked: str) -> bool:
@@ -212,18 +227,19 @@ def parse_version(text: str) -> tuple[int, int] | None:
     return None if match is None else (int(match[1]), int(match[2]))
 
 
-def parse_outputs(text: bytes) -> str:
+def parse_outputs(text: bytes) -> tuple[str, str | None]:
     """
     Read what ``nix build --json`` printed for one installable.
 
-    :returns: store path of the output ``out``, or of the only one.
+    :returns: store paths of the output ``out``, or of the only one, and of the
+        derivation, if it was one.
     :raises ValueError: it is of no shape that any version prints.
     """
     match json.loads(text):
         case [str(path)]:
-            return path
-        case [{"outputs": dict(outputs)}] if outputs:
+            return path, None
+        case [{"outputs": dict(outputs)} as built] if outputs:
             path = outputs.get("out", next(iter(outputs.values())))
             if isinstance(path, str):
-                return path
+                return path, built.get("drvPath")
     raise ValueError("not the outputs of one installable")

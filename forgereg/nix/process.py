@@ -26,7 +26,7 @@ GRACE_SECONDS = 10.0
 #: How long whoever survives a child may hold its pipes open, in seconds.
 PIPES_SECONDS = 1.0
 #: How long a line of a child's standard error may be, in bytes; more is cut.
-MAX_LINE = 2**22
+MAX_LINE = 2**20
 #: How much standard output is kept, in bytes; a child that writes more is ended.
 MAX_OUT = 64 * 2**20
 

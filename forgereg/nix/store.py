@@ -40,11 +40,18 @@ class Store:
         """
         store = posixpath.dirname(path[: _top_end(path)])
         for _ in range(_MAX_LINKS):
-            target = self._follow_first(path, store)
-            if target is None:
-                real = self._below_root(path)
-                real.stat()
-                return path, real
+            try:
+                target = self._follow_first(path, store)
+                if target is None:
+                    real = self._below_root(path)
+                    real.stat()
+                    return path, real
+            except FileNotFoundError:
+                raise
+            except OSError as e:
+                raise ArchiveInvalid(
+                    f"the image is a link that cannot be followed: {e.strerror}"
+                ) from e
             path = target
         raise ArchiveInvalid("the image is a link that leads in circles")
 

@@ -41,6 +41,10 @@ class ManifestUnknown(RegistryError):
     """There is no such tag or digest, or not in a form that the client reads."""
 
 
+class ReferrersUnknown(ManifestUnknown):
+    """A tag by which clients look for what refers to a manifest: nothing does."""
+
+
 class BlobUnknown(RegistryError):
     """No image of this name has a blob of this digest."""
 
@@ -71,6 +75,10 @@ class BuildFailed(RegistryError):
 
 class BuildTimedOut(RegistryError):
     """Nix was still at work when its time was up."""
+
+
+class NixEnded(RegistryError):
+    """Nix was ended, or never began, and not by us; it may do better next time."""
 
 
 class ArchiveInvalid(RegistryError):

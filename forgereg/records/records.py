@@ -12,7 +12,16 @@ from typing import Any
 
 import attrs
 from attrs import frozen
-from sqlalchemy import Connection, Engine, Table, create_engine, event, select
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    delete,
+    event,
+    select,
+)
 from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.exc import OperationalError
 
@@ -70,7 +79,7 @@ class Records:
     _engine: Engine
 
     @classmethod
-    def open(cls, url: str) -> Records:
+    def open(cls, url: str | URL) -> Records:
         """
         Open a database, making what tables it lacks.
 
@@ -159,6 +168,11 @@ class Records:
         return tuple(
             Manifest(row.media_type, row.body, parse_digest(row.digest)) for row in rows
         )
+
+    def forget_tags(self, derivation: str) -> None:
+        """Forget what the tags of a derivation mean; its manifests stay."""
+        with self._writing() as connection:
+            connection.execute(delete(tags).where(tags.c.derivation == derivation))
 
     def manifest(self, name: Name, digest: Digest) -> Manifest | None:
         """Give a manifest that was once answered under this name."""

@@ -46,7 +46,7 @@ evaluations = Table(
     "evaluations",
     metadata,
     Column("locked", Text, primary_key=True, comment="locked flake ref"),
-    Column("question", Text, primary_key=True, comment="system and query, as text"),
+    Column("question", Text, primary_key=True, comment="sha256 of system and query"),
     Column("answer", Text, nullable=False, comment="JSON that Nix answered"),
 )
 

@@ -28,6 +28,7 @@ from forgereg.oci.errors import (
     ManifestUnknown,
     PageInvalid,
     RangeNotSatisfiable,
+    ReferrersUnknown,
     RegistryError,
 )
 from forgereg.oci.media import MANIFESTS, OCI_INDEX, OCI_MANIFEST, OCTETS
@@ -121,6 +122,8 @@ class Api:
                 return _refuse(request, refusal)
         try:
             found = await self._registry.manifest(parsed, wanted, _accepted(accept))
+        except ReferrersUnknown:
+            raise
         except RegistryError as e:
             if by_digest or request.method != b"HEAD" or not reads_tombstones(accept):
                 raise

@@ -23,6 +23,7 @@ TABLE: dict[type[errors.RegistryError], tuple[int, str]] = {
     errors.NameUnknown: (HTTPStatus.NOT_FOUND, "NAME_UNKNOWN"),
     errors.DigestInvalid: (HTTPStatus.BAD_REQUEST, "DIGEST_INVALID"),
     errors.ManifestUnknown: (HTTPStatus.NOT_FOUND, "MANIFEST_UNKNOWN"),
+    errors.ReferrersUnknown: (HTTPStatus.NOT_FOUND, "MANIFEST_UNKNOWN"),
     errors.BlobUnknown: (HTTPStatus.NOT_FOUND, "BLOB_UNKNOWN"),
     errors.PageInvalid: (HTTPStatus.BAD_REQUEST, "PAGINATION_NUMBER_INVALID"),
     errors.RangeNotSatisfiable: (
@@ -35,6 +36,7 @@ TABLE: dict[type[errors.RegistryError], tuple[int, str]] = {
     errors.BuildTimedOut: (HTTPStatus.UNPROCESSABLE_ENTITY, "MANIFEST_UNKNOWN"),
     errors.ArchiveInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "MANIFEST_UNKNOWN"),
     errors.DiskFull: (HTTPStatus.INSUFFICIENT_STORAGE, "UNKNOWN"),
+    errors.NixEnded: (HTTPStatus.SERVICE_UNAVAILABLE, "UNKNOWN"),
     errors.ShuttingDown: (HTTPStatus.SERVICE_UNAVAILABLE, "UNKNOWN"),
 }
 

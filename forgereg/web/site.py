@@ -11,8 +11,11 @@ from twisted.internet.interfaces import ITCPTransport
 from twisted.web import http, server
 from twisted.web.resource import Resource
 
+from forgereg.logs import logger
 from forgereg.web.api import Api, refuse_method, refuse_path
 from forgereg.web.problem import problem
+
+_log = logger(__name__)
 
 #: How long a line of a request, and all its headers, may be, in bytes: clients that
 #: pull chunks send a Range of 18 kB, and some put a token in a header.
@@ -101,6 +104,11 @@ class _Request(server.Request):
     def handleContentChunk(self, data: bytes) -> None:
         pass
 
+    def unregisterProducer(self) -> None:
+        # Where the client has left there is no channel any more.
+        if self.channel is not None:
+            super().unregisterProducer()
+
     def getRequestHostname(self) -> bytes:
         # Nothing here depends on it, and a malformed one must not matter.
         return b"registry"
@@ -135,6 +143,11 @@ class RegistrySite(server.Site):
         super().__init__(_Front(api), requestFactory=_Request)
         self.protocol = _Channel  # type: ignore[assignment, method-assign]
         self.displayTracebacks = False
+
+    def log(self, request: http.Request) -> None:
+        """Write the access log, as loud as everything else."""
+        line = self._logFormatter(self._logDateTime, request)
+        _log.info("{line}", line=line)
 
     def acceptableProtocols(self) -> list[bytes]:
         """Offer HTTP/1.1 alone: with Twisted it is several times faster."""

@@ -96,8 +96,8 @@ async def send(
                 position += len(data)
                 consumer.write(data)
     finally:
-        consumer.unregisterProducer()
         file.close()
+        consumer.unregisterProducer()
 
 
 def _read_cached(file: BinaryIO, size: int, position: int) -> bytes:

@@ -152,8 +152,30 @@ def test_failure_is_told_to_all_and_forgotten(served: Served, verb: str) -> None
         assert answer.status == 422
         assert "it is broken" in answer.error[1]
     served.nix.mend()
+    served.clock.advance(10.0)
     served.pull("packages/hello")
     assert served.nix.count(verb) == 2
+
+
+def test_a_failed_build_is_not_tried_twice_in_a_row(served: Served) -> None:
+    """Who asks with HEAD and then with GET, as docker does, has one build fail."""
+    served.nix.fail("build", "error: it is broken")
+    for _ in range(2):
+        assert "it is broken" in served.get(LATEST, ANY_FORM).error[1]
+    assert served.nix.count("build") == 1
+
+
+def test_many_names_at_once(served: Served) -> None:
+    """However many names are asked for at once, few evaluations run side by side."""
+    served.pull("packages/hello")
+    served.nix.pause()
+    before = len(served.nix.argvs)
+    clients = [
+        served.begin(f"/v2/packages/n{n}/manifests/latest", ANY_FORM) for n in range(50)
+    ]
+    assert len(served.nix.argvs) - before == 2
+    served.nix.resume()
+    assert {answer.status for answer in answers(clients)} == {404}
 
 
 def test_one_time_limit_for_all_of_nix(served: Served) -> None:

@@ -95,14 +95,25 @@ def test_old_digests_stay(served: Served) -> None:
 
 
 def test_unreachable_flake(served: Served) -> None:
-    """While the flake cannot be reached, tags are refused and digests are served."""
+    """While the flake cannot be reached, what is known of it is served."""
     digests = served.digests("packages/hello")
     served.clock.advance(TTL_SECONDS)
+    served.nix.fail("metadata", "error: unable to download")
+    for _ in range(3):
+        assert served.digests("packages/hello") == digests
+    assert served.nix.count("metadata") == 2, "it is left alone for a while"
+    served.clock.advance(30.0)
+    served.nix.mend()
+    served.pull("packages/hello")
+    assert served.nix.count("metadata") == 3
+
+
+def test_flake_that_never_was_reached(served: Served) -> None:
+    """A flake that could not be reached even once is told as the reason."""
     served.nix.fail("metadata", "error: unable to download")
     refused = served.get(LATEST, ANY_FORM)
     assert refused.status == 422
     assert f"flake {FLAKE} failed: unable to download" in refused.error[1]
-    served.pull("packages/hello", digests[0])
 
 
 def test_restart_within_the_time_to_live(served: Served) -> None:

@@ -19,6 +19,7 @@ from forgereg.oci.errors import (
     DiskFull,
     EvaluationFailed,
     FlakeUnavailable,
+    NixEnded,
     RegistryError,
     ShuttingDown,
 )
@@ -187,10 +188,12 @@ def test_silent_failure(bench: Bench) -> None:
 
 
 def test_killed_nix(bench: Bench) -> None:
-    """A nix that somebody killed has failed."""
-    bench.scripted.fail("build", exit=Exit(None))
-    with pytest.raises(BuildFailed):
-        bench.build()
+    """A nix that somebody killed may do better the next time, and that is said."""
+    interrupted = (said(0, "error: interrupted by the user"), Exit(1))
+    for line, exit in (("", Exit(None)), interrupted):
+        bench.scripted.fail("build", line, exit=exit)
+        with pytest.raises(NixEnded, match="nix was ended; pull again"):
+            bench.build()
 
 
 def test_forged_lines_change_nothing(bench: Bench) -> None:

@@ -14,6 +14,7 @@ from forgereg.nix.flake import (
     Command,
     catalogue_query,
     is_here,
+    masked,
     package_query,
     parse_locked,
     parse_outputs,
@@ -116,8 +117,8 @@ REVISION, CONTENT = "0123abcd", "sha256-AAAA="
             {"url": "git+file:///x", "locked": {"narHash": CONTENT}},
             f"git+file:///x#{CONTENT}",
         ),
-        ({"url": "git+file:///x", "locked": {}}, "git+file:///x"),
-        ({"url": LOCKED}, LOCKED),
+        ({"url": "git+file:///x", "locked": {}}, "git+file:///x#"),
+        ({"url": LOCKED}, f"{LOCKED}#"),
         ({"url": None}, None),
         ({}, None),
         ([], None),
@@ -217,7 +218,7 @@ def test_oldest_version() -> None:
 )
 def test_outputs(printed: object) -> None:
     """The output of a build is found in what each version of nix prints."""
-    assert parse_outputs(json.dumps(printed).encode()) == "/nix/store/a"
+    assert parse_outputs(json.dumps(printed).encode())[0] == "/nix/store/a"
 
 
 @pytest.mark.parametrize(
@@ -248,3 +249,22 @@ def test_lower_case_is_that_of_ascii() -> None:
     upper, lower = (re.findall(r'"(.)"', part) for part in lists.groups())
     assert [letter.lower() for letter in upper] == lower
     assert len(lower) == 26
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("git+https://me:pass@host/x?ref=main", "git+https://***@host/x?ref=main"),
+        (
+            "https://host/x?access_token=abc&ref=y",
+            "https://host/x?access_token=***&ref=y",
+        ),
+        ("fetch 'https://t0ken@host/x': 403", "fetch 'https://***@host/x': 403"),
+        ("github:acme/forge", "github:acme/forge"),
+        ("git+ssh://git@host/x", "git+ssh://***@host/x"),
+        ("see https://host/a@b", "see https://host/a@b"),
+    ],
+)
+def test_secrets(text: str, shown: str) -> None:
+    """A password or token in a URL is not shown to anyone."""
+    assert masked(text) == shown

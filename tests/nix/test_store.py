@@ -180,3 +180,17 @@ def test_stores_elsewhere(setting: str) -> None:
     """A store whose files are not on this machine is refused."""
     with pytest.raises(ValueError):
         store_root(setting)
+
+
+def test_links_that_no_file_system_follows(tmp_path: Path) -> None:
+    """A link through a file, or of an endless name, is refused and not a bug."""
+    store = tmp_path / "nix" / "store"
+    farm = store / f"{'a' * 32}-farm"
+    farm.mkdir(parents=True)
+    file = store / f"{'b' * 32}-file"
+    file.write_bytes(b"")
+    (farm / "through").symlink_to(f"/nix/store/{file.name}/sub")
+    (farm / "long").symlink_to(f"/nix/store/{'c' * 300}")
+    for name in ("through", "long"):
+        with pytest.raises(ArchiveInvalid, match="cannot be followed"):
+            Store(tmp_path).locate(f"/nix/store/{farm.name}/{name}")

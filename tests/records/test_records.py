@@ -296,6 +296,17 @@ def test_in_memory() -> None:
     records.close()
 
 
+def test_forgotten_tags(url: str) -> None:
+    """A tag that is forgotten leaves the manifests that it meant."""
+    records = Records.open(url)
+    records.remember_image(HELLO, LATEST, SOURCE, IMAGE, MANIFESTS)
+    assert records.tagged(HELLO, DRV, LATEST) == MANIFESTS
+    records.forget_tags(DRV)
+    assert records.tagged(HELLO, DRV, LATEST) == ()
+    assert records.manifest(HELLO, MANIFESTS[0].digest) == MANIFESTS[0]
+    records.close()
+
+
 def test_no_room(url: str) -> None:
     """A full disk is told as such, and what was noted before is still known."""
     records = Records.open(url)

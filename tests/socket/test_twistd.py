@@ -162,6 +162,20 @@ def test_port_is_taken(tmp_path: Path) -> None:
         assert "cannot listen on" in refused(tmp_path, "--port", port)
 
 
+def test_port_is_taken_for_a_daemon(tmp_path: Path) -> None:
+    """A registry that goes into the background says at once that it cannot start."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        outcome = start(
+            str(BIN / "twistd"), "--pidfile=d.pid", "--logfile=d.log", "forge-registry",
+            "--state-dir", str(tmp_path / "state"), "--port", port, cwd=tmp_path,
+        )  # fmt: skip
+    assert outcome.returncode == 1
+    assert "cannot listen on" in outcome.stderr
+    assert "cannot listen on" in (tmp_path / "d.log").read_text()
+    assert not (tmp_path / "d.pid").exists()
+
+
 def test_state_is_taken(tmp_path: Path) -> None:
     """Two registries cannot share a state directory by mistake."""
     with registry(tmp_path, FLAKE):
