@@ -175,6 +175,24 @@ def test_disk_that_fails_meanwhile(
     assert not files_open_below(served.state)
 
 
+def test_leaving_while_the_disk_is_read(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that hangs up while a slow disk is read leaves nothing open behind."""
+
+    def cold(*args: object) -> int:
+        # Opened by now: what is read from here on is read in a thread.
+        served.threads.pause()
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "preadv", cold)
+    connection = served.begin(PATH)
+    assert files_open_below(served.state)
+    connection.hang_up()
+    assert not files_open_below(served.state)
+    served.threads.resume()
+
+
 def test_disk_that_fails_at_once(
     served: Served, monkeypatch: pytest.MonkeyPatch, logged_failures: list[LogEvent]
 ) -> None:
