@@ -52,8 +52,9 @@ _log = logger(__name__)
 #: How long a flake that is a directory of this machine is trusted, in seconds: somebody
 #: may be writing it, and to look costs little.
 _HERE_SECONDS = 5.0
-#: How long a flake that could not be reached is left alone, in seconds.
-_RETRY_SECONDS = 30.0
+#: How long a flake may take to be reached where one can go on without, and how long it
+#: is left alone if it cannot be, in seconds.
+_LOOK_SECONDS, _RETRY_SECONDS = 60.0, 30.0
 #: How long a failed build is not tried again, in seconds, and how many are remembered:
 #: docker asks twice for whatever fails.
 _FAILED_SECONDS, _MOST_FAILED = 10.0, 1000
@@ -171,10 +172,14 @@ class Builds:
 
     async def _lock(self, errand: Errand) -> str:
         now = self._now()
+        spare = self._resolution is not None and not is_here(self._resolution[0])
+        if spare:
+            limit = min(self._timeout_seconds, _LOOK_SECONDS)
+            errand = Errand(errand.image, self._clock() + limit, limit)
         try:
             locked = await self._nix.lock(errand, self.flake)
-        except FlakeUnavailable:
-            if self._resolution is None or is_here(self._resolution[0]):
+        except (FlakeUnavailable, BuildTimedOut):
+            if self._resolution is None or not spare:
                 raise
             # Better the images that are known than none, until it can be reached.
             locked = self._resolution[0]

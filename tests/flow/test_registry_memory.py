@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from forgereg.nix.process import Exit
 from tests.archives import Recipe, layer
 from tests.conftest import Log
 from tests.doubles import FLAKE
@@ -106,6 +107,15 @@ def test_unreachable_flake(served: Served) -> None:
     served.nix.mend()
     served.pull("packages/hello")
     assert served.nix.count("metadata") == 3
+
+
+def test_flake_that_does_not_answer(served: Served) -> None:
+    """A network that swallows everything holds a known image up for a minute at most."""
+    digests = served.digests("packages/hello")
+    served.clock.advance(TTL_SECONDS)
+    served.nix.fail("metadata", exit=Exit(None, timed_out=True))
+    assert served.digests("packages/hello") == digests
+    assert served.nix.limits[-1] == 60.0
 
 
 def test_flake_that_never_was_reached(served: Served) -> None:
