@@ -17,6 +17,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 from cachetools import TTLCache
+from twisted.internet.defer import Deferred
 
 from forgereg.archive.layout import Packed
 from forgereg.archive.scan import scan
@@ -153,10 +154,7 @@ class Builds:
         if self._resolution is None:
             known = await self._in_thread(self._records.resolution, self.flake)
             self._resolution = self._resolution or known
-        locked = self.locked_now()
-        if locked is None:
-            locked = await self._locks.do(self.flake, lambda: self._lock(errand))
-        return locked
+        return self.locked_now() or await self._look(errand)
 
     async def moved(self, errand: Errand, locked: str) -> str | None:
         """
@@ -167,26 +165,29 @@ class Builds:
         """
         if not is_here(locked):
             return None
-        now = await self._locks.do(self.flake, lambda: self._lock(errand))
+        now = await self._look(errand)
         return None if now == locked else now
+
+    def _look(self, errand: Errand) -> Deferred[str]:
+        return self._locks.do(self.flake, lambda: self._lock(errand))
 
     async def _lock(self, errand: Errand) -> str:
         now = self._now()
-        spare = self._resolution is not None and not is_here(self._resolution[0])
-        if spare:
+        known = None if self._resolution is None else self._resolution[0]
+        spare = None if known is None or is_here(known) else known
+        if spare is not None:
             limit = min(self._timeout_seconds, _LOOK_SECONDS)
             errand = Errand(errand.image, self._clock() + limit, limit)
         try:
             locked = await self._nix.lock(errand, self.flake)
         except (FlakeUnavailable, BuildTimedOut):
-            if self._resolution is None or not spare:
+            if spare is None:
                 raise
             # Better the images that are known than none, until it can be reached.
-            locked = self._resolution[0]
-            self._resolution = (locked, now + _RETRY_SECONDS - self._ttl_seconds)
-            _log.warn("going on with {locked}", locked=masked(locked))
-            return locked
-        if self._resolution is None or self._resolution[0] != locked:
+            self._resolution = (spare, now + _RETRY_SECONDS - self._ttl_seconds)
+            _log.warn("going on with {locked}", locked=masked(spare))
+            return spare
+        if locked != known:
             _log.info(
                 "{flake} is now {locked}", flake=self.shown, locked=masked(locked)
             )

@@ -115,18 +115,18 @@ class Api:
         accept = _header(request, "accept")
         parsed = self._name(name)
         wanted = parse_reference(reference, self._max_tag_length)
-        by_digest = isinstance(wanted, Digest)
         if isinstance(wanted, Digest):
             refusal = self._tombstones.find(wanted)
             if refusal is not None:
                 return _refuse(request, refusal)
         try:
             found = await self._registry.manifest(parsed, wanted, _accepted(accept))
-        except ReferrersUnknown:
-            raise
         except RegistryError as e:
-            if by_digest or request.method != b"HEAD" or not reads_tombstones(accept):
+            is_told = request.method == b"HEAD" and reads_tombstones(accept)
+            if not is_told or isinstance(wanted, Digest):
                 raise
+            if isinstance(e, ReferrersUnknown):
+                raise  # what they look for need not be there
             return self._bury(request, describe(e))
         if _is_known(request, found.digest):
             return b""
