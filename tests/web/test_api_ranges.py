@@ -12,24 +12,15 @@ from hypothesis import strategies as st
 
 from forgereg.oci.media import OCTETS
 from forgereg.web.stream import CHUNK
-from tests.archives import Recipe, layer_of
 from tests.client import Answer
-from tests.registry import Served, digest_of, serving
-
-#: A layer of several chunks, in which no two stretches are equal.
-DATA = b"".join(n.to_bytes(4, "big") for n in range(CHUNK))
-SIZE = len(DATA)
-DIGEST = digest_of(DATA)
-PATH = f"/v2/packages/big/blobs/{DIGEST}"
+from tests.registry import Served
+from tests.web.big import DATA, DIGEST, PATH, SIZE, serving_big
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A registry that has been asked for a large image and an empty layer."""
-    with serving(tmp_path_factory.mktemp("blobs")) as served:
-        recipe = Recipe((layer_of(DATA), layer_of(b"")))
-        served.nix.packages["big"] = served.store.package(None, recipe, name="big")
-        served.pull("packages/big")
+    with serving_big(tmp_path_factory.mktemp("blobs")) as served:
         yield served
 
 
