@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,22 @@ from attrs import frozen
 
 class SettingInvalid(Exception):
     """A setting makes no sense; the text names it, its value and what is allowed."""
+
+
+@frozen
+class FlakeSetting:
+    """
+    A flake whose images have names of their own.
+
+    :ivar prefix: of those names, without a slash at the end.
+    :ivar tags: patterns, as of the setting ``tags``.
+    :ivar token_file: path; empty for none.
+    """
+
+    prefix: str
+    flake: str
+    tags: tuple[str, ...] = ()
+    token_file: str = ""
 
 
 @frozen
@@ -37,6 +54,27 @@ class Settings:
     max_image_name_length: int
     max_tag_length: int
     max_image_size: int
+    flakes: tuple[FlakeSetting, ...]
+    tags: tuple[str, ...]
+    token_file: str
+    last_known_good: str
+    failure_ttl: float
+    max_builds: int
+    max_queue: int
+    max_evaluations: int
+    evaluation_timeout: float
+    evaluation_memory: int
+    max_hold: float
+    redirect_hold: float
+    prewarm: tuple[str, ...]
+    hook_secret_file: str
+    admin_token_file: str
+    build_log_size: int
+    build_log_days: float
+    sweep_bytes: int
+    sweep_days: float
+    pins: tuple[str, ...]
+    stop_timeout: float
 
     @property
     def endpoint(self) -> str:
@@ -56,6 +94,7 @@ class Row:
     :ivar variable: the environment variable, also in ``.env``.
     :ivar default: as it would be written; `Defaults` fills in what is in braces.
     :ivar unit: of the value; empty where it has none.
+    :ivar live: whether a change takes effect without a restart.
     :ivar read: from text to value; raises ValueError, whose text says what is allowed.
     """
 
@@ -65,6 +104,7 @@ class Row:
     unit: str
     help: str
     read: Callable[[str], Any]
+    live: bool = False
 
     @property
     def option(self) -> str:
@@ -152,6 +192,75 @@ def _text(text: str) -> str:
     return text
 
 
+def _file(text: str) -> str:
+    return _directory(text) if text else ""
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+_PATTERN = re.compile(r"(?:(?:tag|branch|rev):)?[A-Za-z0-9_.*?\[\]!-]+")
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    words = _words(text)
+    if not all(map(_PATTERN.fullmatch, words)):
+        raise ValueError(
+            "patterns such as v* tag:v* branch:main rev:*, with spaces between them"
+        )
+    return words
+
+
+def _images(text: str) -> tuple[str, ...]:
+    words = _words(text)
+    if not all(re.fullmatch(r"[a-z0-9/._-]+(:[A-Za-z0-9_.-]+)?", w) for w in words):
+        raise ValueError("images such as packages/hello, with spaces between them")
+    return words
+
+
+_KEPT = ("off", "unreachable", "always")
+
+
+def _kept(text: str) -> str:
+    if text not in _KEPT:
+        raise ValueError(f"one of {', '.join(_KEPT)}")
+    return text
+
+
+_FLAKES = "a TOML inline table, or the absolute path of a TOML file, of prefix = flake"
+
+
+def _flakes(text: str) -> tuple[FlakeSetting, ...]:
+    try:
+        if text.startswith("/"):
+            with open(text, "rb") as file:
+                table = tomllib.load(file)
+        else:
+            table = tomllib.loads(f"flakes = {text or '{}'}")["flakes"]
+        return tuple(_flake_setting(prefix, table[prefix]) for prefix in table)
+    except OSError as e:
+        raise ValueError(f"{_FLAKES}; it cannot be read: {e}") from e
+    except (ValueError, TypeError, AttributeError) as e:
+        raise ValueError(f"{_FLAKES}: {e}") from e
+
+
+def _flake_setting(prefix: str, value: Any) -> FlakeSetting:
+    if not re.fullmatch(r"[a-z0-9._-]+(/[a-z0-9._-]+)*", prefix):
+        raise ValueError(f"{prefix!r} cannot begin the name of a repository")
+    fields = {"flake": value} if isinstance(value, str) else dict(value)
+    unknown = fields.keys() - {"flake", "tags", "token_file"}
+    if unknown or "flake" not in fields:
+        raise ValueError(f"{prefix!r} has flake, and may have tags and token_file")
+    tags = fields.get("tags", [])
+    return FlakeSetting(
+        prefix,
+        _flake(fields["flake"]),
+        _patterns(tags if isinstance(tags, str) else " ".join(tags)),
+        _file(fields.get("token_file", "")),
+    )
+
+
 #: Every setting. The README's table and `.env.example` say the same; a test compares.
 TABLE = (
     Row(
@@ -173,18 +282,18 @@ TABLE = (
     ),
     Row(
         "log_level", "LOG_LEVEL", "info", "",
-        "debug, info, warning, error or critical", _level,
+        "debug, info, warning, error or critical", _level, live=True,
     ),
     Row(
         "nix_build_timeout", "NIX_BUILD_TIMEOUT", "3600", "seconds",
-        "how long nix may work for one pull, evaluation included",
+        "how long nix may work on one build, evaluation included",
         _number(1, 7 * 86400),
     ),
     Row(
         "tag_ttl", "FORGE_TAG_TTL", "300", "seconds",
         "how long the flake's revision is trusted before it is looked up again;"
         " 0 to look at every pull",
-        _number(0, 366 * 86400),
+        _number(0, 366 * 86400), live=True,
     ),
     Row(
         "store", "FORGE_STORE", "", "",
@@ -209,6 +318,105 @@ TABLE = (
     Row(
         "max_image_size", "FORGE_MAX_IMAGE_SIZE", str(32 * 2**30), "bytes",
         "largest archive, unpacked", _whole(2**20, 2**50),
+    ),
+    Row(
+        "flakes", "FORGE_FLAKES", "", "",
+        'more flakes, by what the names of their images begin with: {team-a = "github:'
+        'acme/a"}, or the path of a TOML file', _flakes,
+    ),
+    Row(
+        "tags", "FORGE_TAGS", "", "",
+        "patterns of git tags, branches and revisions that can be pulled as tags, such"
+        " as v* branch:main rev:*", _patterns, live=True,
+    ),
+    Row(
+        "token_file", "FORGE_TOKEN_FILE", "", "",
+        "file with the access token for the flake's forge", _file,
+    ),
+    Row(
+        "last_known_good", "FORGE_LAST_KNOWN_GOOD", "unreachable", "",
+        "when a tag goes on meaning the last image that worked: off, unreachable (the"
+        " flake cannot be fetched) or always (its build fails, too)", _kept, live=True,
+    ),
+    Row(
+        "failure_ttl", "FORGE_FAILURE_TTL", "60", "seconds",
+        "how long a failure is remembered before the same is tried again",
+        _number(0, 366 * 86400), live=True,
+    ),
+    Row(
+        "max_builds", "FORGE_MAX_BUILDS", "8", "builds",
+        "how many builds nix works on at a time", _whole(1, 1000), live=True,
+    ),
+    Row(
+        "max_queue", "FORGE_MAX_QUEUE", "1000", "builds",
+        "how many builds may wait for their turn", _whole(0, 100_000), live=True,
+    ),
+    Row(
+        "max_evaluations", "FORGE_MAX_EVALUATIONS", "2", "evaluations",
+        "how many evaluations nix works on at a time", _whole(1, 1000), live=True,
+    ),
+    Row(
+        "evaluation_timeout", "FORGE_EVALUATION_TIMEOUT", "600", "seconds",
+        "how long one evaluation may take", _number(1, 366 * 86400), live=True,
+    ),
+    Row(
+        "evaluation_memory", "FORGE_EVALUATION_MEMORY", str(8 * 2**30), "bytes",
+        "how much memory one evaluation may take; 0 for any", _whole(0, 2**50),
+        live=True,
+    ),
+    Row(
+        "max_hold", "FORGE_MAX_HOLD", "0", "seconds",
+        "how long a client is kept waiting before it is told to come again; 0 for as"
+        " long as the build takes", _number(0, 366 * 86400), live=True,
+    ),
+    Row(
+        "redirect_hold", "FORGE_REDIRECT_HOLD", "0", "seconds",
+        "how long a client waits before it is sent to the same place again, for proxies"
+        " that wait no longer; 0 for never", _number(0, 3600), live=True,
+    ),
+    Row(
+        "prewarm", "FORGE_PREWARM", "", "",
+        "images that are built before anyone asks, at start and when the flake changes",
+        _images, live=True,
+    ),
+    Row(
+        "hook_secret_file", "FORGE_HOOK_SECRET_FILE", "", "",
+        "file with the secret of push webhooks; without it they are not answered",
+        _file,
+    ),
+    Row(
+        "admin_token_file", "FORGE_ADMIN_TOKEN_FILE", "", "",
+        "file with the token that lets others than this machine control builds",
+        _file,
+    ),
+    Row(
+        "build_log_size", "FORGE_BUILD_LOG_SIZE", str(10 * 2**20), "bytes",
+        "how much of what nix says in one build is kept", _whole(2**10, 2**40),
+        live=True,
+    ),
+    Row(
+        "build_log_days", "FORGE_BUILD_LOG_DAYS", "14", "days",
+        "how long builds and their logs are remembered", _number(0, 36600), live=True,
+    ),
+    Row(
+        "sweep_bytes", "FORGE_SWEEP_BYTES", "0", "bytes",
+        "how much images may take on disk before those that nobody pulled for longest"
+        " are forgotten; 0 for any", _whole(0, 2**60), live=True,
+    ),
+    Row(
+        "sweep_days", "FORGE_SWEEP_DAYS", "0", "days",
+        "after how long images that nobody pulls are forgotten; 0 for never",
+        _number(0, 36600), live=True,
+    ),
+    Row(
+        "pins", "FORGE_PINS", "", "",
+        "patterns of images that are never forgotten, such as packages/hello:*",
+        _words, live=True,
+    ),
+    Row(
+        "stop_timeout", "FORGE_STOP_TIMEOUT", "30", "seconds",
+        "how long running transfers may take when the registry stops",
+        _number(0, 3600), live=True,
     ),
 )  # fmt: skip
 

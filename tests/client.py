@@ -23,12 +23,14 @@ Headers = Iterable[tuple[str, str]]
 #: What the distribution specification knows, and three that Docker's registry adds.
 CODES = {
     "BLOB_UNKNOWN",
+    "DENIED",
     "DIGEST_INVALID",
     "MANIFEST_UNKNOWN",
     "NAME_INVALID",
     "NAME_UNKNOWN",
     "PAGINATION_NUMBER_INVALID",
     "RANGE_INVALID",
+    "TOOMANYREQUESTS",
     "UNKNOWN",
     "UNSUPPORTED",
 }

@@ -73,6 +73,10 @@ class BuildFailed(RegistryError):
     """Nix ended with a non-zero status."""
 
 
+class BuildCancelled(RegistryError):
+    """Somebody who may has ended the build."""
+
+
 class BuildTimedOut(RegistryError):
     """Nix was still at work when its time was up."""
 
@@ -91,3 +95,27 @@ class DiskFull(RegistryError):
 
 class ShuttingDown(RegistryError):
     """The registry is stopping, and what was asked for needs work."""
+
+
+class TooManyBuilds(RegistryError):
+    """The queue of builds is full."""
+
+
+class StillBuilding(RegistryError):
+    """The build goes on, and the client is not to wait any longer for it now."""
+
+
+class BuildUnknown(RegistryError):
+    """No build that is remembered has this id."""
+
+
+class BuildOver(RegistryError):
+    """The build has ended, and what was asked for needs one that runs."""
+
+
+class RequestInvalid(RegistryError):
+    """What was sent to the control API makes no sense."""
+
+
+class Forbidden(RegistryError):
+    """Who asks may not change anything here."""

@@ -33,11 +33,18 @@ TABLE: dict[type[errors.RegistryError], tuple[int, str]] = {
     errors.FlakeUnavailable: (HTTPStatus.UNPROCESSABLE_ENTITY, "MANIFEST_UNKNOWN"),
     errors.EvaluationFailed: (HTTPStatus.UNPROCESSABLE_ENTITY, "MANIFEST_UNKNOWN"),
     errors.BuildFailed: (HTTPStatus.UNPROCESSABLE_ENTITY, "MANIFEST_UNKNOWN"),
+    errors.BuildCancelled: (HTTPStatus.UNPROCESSABLE_ENTITY, "MANIFEST_UNKNOWN"),
     errors.BuildTimedOut: (HTTPStatus.UNPROCESSABLE_ENTITY, "MANIFEST_UNKNOWN"),
     errors.ArchiveInvalid: (HTTPStatus.UNPROCESSABLE_ENTITY, "MANIFEST_UNKNOWN"),
     errors.DiskFull: (HTTPStatus.INSUFFICIENT_STORAGE, "UNKNOWN"),
     errors.NixEnded: (HTTPStatus.SERVICE_UNAVAILABLE, "UNKNOWN"),
     errors.ShuttingDown: (HTTPStatus.SERVICE_UNAVAILABLE, "UNKNOWN"),
+    errors.TooManyBuilds: (HTTPStatus.TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+    errors.StillBuilding: (HTTPStatus.TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+    errors.BuildUnknown: (HTTPStatus.NOT_FOUND, "UNKNOWN"),
+    errors.BuildOver: (HTTPStatus.CONFLICT, "UNSUPPORTED"),
+    errors.RequestInvalid: (HTTPStatus.BAD_REQUEST, "UNSUPPORTED"),
+    errors.Forbidden: (HTTPStatus.FORBIDDEN, "DENIED"),
 }
 
 #: What may stand in a status line: RFC 9112, section 4, without what is not ASCII.
