@@ -1,424 +1,438 @@
 """
-From a flake to the images in an archive: what nix and the archive are asked for.
+Builds as things: what is being built, for whom, how far it is, how it ended.
 
-Each question is asked once for all who wait for the answer. What a locked flake
-answered is remembered for ever, what a flake ref was resolved to for its time to live.
+Equal pulls are one build, and builds of one derivation are one nix. A build outlives
+whoever asked for it; only an operator, or the end of the registry, ends it early.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
-import os
-from collections.abc import Callable
-from difflib import get_close_matches
-from typing import Any
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Protocol, TypeVar
 
-from attrs import define, field, frozen
-from cachetools import TTLCache
+import attrs
+from attrs import define, field
 from twisted.internet.defer import Deferred
 
-from forgereg.archive.layout import Packed
-from forgereg.archive.scan import scan
-from forgereg.blobs.store import BlobStore
-from forgereg.flow.families import ENDINGS, Wanted
+from forgereg.flow.buildlog import BuildLog
+from forgereg.flow.errand import Errand
+from forgereg.flow.failures import Failures
 from forgereg.flow.once import Once
+from forgereg.flow.policy import Policy
+from forgereg.flow.report import Report, State
+from forgereg.flow.slots import Slots
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
-from forgereg.nix.build import Errand, Nix
-from forgereg.nix.flake import (
-    Command,
-    catalogue_query,
-    is_here,
-    is_pure,
-    masked,
-    package_query,
-)
-from forgereg.nix.store import Store
+from forgereg.nix.events import Event, Line
+from forgereg.nix.progress import Follower, Progress
 from forgereg.oci.errors import (
-    ArchiveInvalid,
-    BuildFailed,
-    BuildTimedOut,
+    BuildCancelled,
+    BuildOver,
+    BuildUnknown,
     DiskFull,
-    FlakeUnavailable,
+    ManifestUnknown,
     NameUnknown,
     RegistryError,
+    ShuttingDown,
+    TooManyBuilds,
 )
-from forgereg.oci.reference import is_name, is_tag
-from forgereg.records.records import Records, Source
+from forgereg.records.builds import BuildRecords
 
 _log = logger(__name__)
 
-#: How long a flake that is a directory of this machine is trusted, in seconds: somebody
-#: may be writing it, and to look costs little.
-_HERE_SECONDS = 5.0
-#: How long a flake may take to be reached where one can go on without, and how long it
-#: is left alone if it cannot be, in seconds.
-_LOOK_SECONDS, _RETRY_SECONDS = 60.0, 30.0
-#: How long a failed build is not tried again, in seconds, and how many are remembered:
-#: docker asks twice for whatever fails.
-_FAILED_SECONDS, _MOST_FAILED = 10.0, 1000
-#: How many names a message lists.
-_NAMES_SHOWN = 20
+T = TypeVar("T")
+
+#: How many clients a build remembers the addresses of.
+_MOST_CLIENTS = 100
+_WORKING = (State.BUILDING, State.READING)
 
 
-@frozen
-class Package:
+class Listener(Protocol):
+    """Whoever keeps track of builds."""
+
+    def __call__(self, build: Build) -> None:
+        """Be told that a build has moved on."""
+
+
+@define(eq=False, kw_only=True)
+class Build(Errand):
     """
-    What the flake says of a package or application.
+    An image on its way.
 
-    :ivar attribute: its name in the flake, in the flake's own case.
-    :ivar derivation: store path of the ``.drv`` of what is to be built.
-    :ivar version: its own, if it says one.
+    :ivar asked_at: seconds since the epoch, as all times here.
+    :ivar is_wanted: whether it was asked for by name, and is listed whatever comes of
+        it.
+    :ivar admit: asks whether one more may wait.
     """
 
-    attribute: str
-    derivation: str
-    version: str | None
+    id: str
+    asked_at: float
+    is_wanted: bool = False
+    _now: Callable[[], float]
+    _open_log: Callable[[str], BuildLog]
+    _on_change: Listener
+    _admit: Callable[[], None]
+    state: State | None = field(init=False, default=None)
+    started_at: float | None = field(init=False, default=None)
+    finished_at: float | None = field(init=False, default=None)
+    locked: str | None = field(init=False, default=None)
+    derivation: str | None = field(init=False, default=None)
+    error: str | None = field(init=False, default=None)
+    has_worked: bool = field(init=False, default=False)
+    log: BuildLog | None = field(init=False, default=None)
+    _progress: Follower = field(init=False, factory=Follower)
+    _owner: Build | None = field(init=False, default=None)
+    _followers: list[Build] = field(init=False, factory=list)
+
+    def join(self, client: str) -> None:
+        """Add a client to those who asked for it."""
+        for build in (self, self._owner):
+            if build is not None and client not in build.asked_by[:_MOST_CLIENTS]:
+                del build.asked_by[_MOST_CLIENTS - 1 :]
+                build.asked_by.append(client)
+
+    def follow(self, owner: Build) -> None:
+        """Go by another build, which has nix build the same derivation."""
+        self._owner = owner
+        owner._followers.append(self)
+        for client in self.asked_by:
+            owner.join(client)
+        self._write(f"build {owner.id} ({owner.image}) builds the same derivation")
+        self.enter(owner.state or State.QUEUED)
+
+    def enter(self, state: State) -> None:
+        if self.state is not None and self.state.is_over:
+            return
+        if state not in (State.QUEUED, self.state):
+            self.started_at = self.started_at or self._now()
+            _log.info("{image}: {state}", image=self.image, state=state.value)
+        self.state = state
+        self.has_worked = self.has_worked or state in _WORKING
+        self._on_change(self)
+        for follower in list(self._followers):
+            follower.enter(state)
+
+    def queue(self) -> None:
+        self._admit()
+        self.enter(State.QUEUED)
+
+    def hear(self, event: Event) -> None:
+        if isinstance(event, Line):
+            if self.log is None or not self.log.is_full:
+                self.log_line(event)
+            self._write(event.text)
+        else:
+            self._progress.follow(event)
+        for follower in self._followers:
+            follower.overhear(event)
+
+    def overhear(self, event: Event) -> None:
+        """Be told what nix says to the build that this one follows."""
+        if isinstance(event, Line):
+            self._write(event.text)
+
+    def _write(self, line: str) -> None:
+        if self.log is None:
+            self.log = self._open_log(self.id)
+        self.log.write(line)
+
+    def end(self, state: State, error: str | None = None) -> None:
+        """Tell that nothing more will come of it."""
+        if error is not None:
+            self._write(error)
+        if self._owner is not None:
+            self._progress = self._owner._progress
+            self._owner._followers.remove(self)
+        self.state, self.error, self.finished_at = state, error, self._now()
+        if self.log is not None:
+            self.log.close()
+        self._on_change(self)
+
+    def cancel(self) -> None:
+        """End it, and the nix that it waits for."""
+        super().cancel()
+        if self._owner is not None:
+            self._owner.cancel()
 
     @property
-    def tags(self) -> list[str]:
-        """The tags that mean this package, sorted."""
-        tags = {"latest"}
-        if self.version is not None and is_tag(self.version):
-            tags.add(self.version)
-        return sorted(tags)
+    def progress(self) -> Progress:
+        """How far nix is."""
+        return (self._owner or self)._progress.progress
+
+    def report(self) -> Report:
+        """Tell how it stands."""
+        return Report(
+            self.id,
+            self.image,
+            self.state or State.QUEUED,
+            tuple(self.asked_by),
+            self.asked_at,
+            self.started_at,
+            self.finished_at,
+            self.locked,
+            self.derivation,
+            self.progress,
+            self.error,
+        )
 
 
-@define
+@define(eq=False)
 class Builds:
     """
-    One flake, as it is built.
+    Every build, now and before.
 
-    :ivar flake: flake ref as configured.
-    :ivar ttl_seconds: how long what it is resolved to is trusted.
-    :ivar timeout_seconds: for everything that one pull has nix do.
-    :ivar max_bytes: of an archive when it is unpacked.
-    :ivar now: gives seconds since the epoch; remembered between restarts.
-    :ivar clock: gives seconds that only ever go forwards.
-    :ivar in_reader: where archives are read: as many at a time as there are cores.
+    :ivar slots: how many nix may build at a time.
+    :ivar now: gives seconds since the epoch.
+    :ivar new_id: gives a name for a build, of ``a-z``, ``0-9`` and ``-``.
     """
 
-    flake: str
-    _command: Command
-    _nix: Nix
-    _store: Store
-    _records: Records
-    _blobs: BlobStore
-    _ttl_seconds: float
-    _timeout_seconds: float
-    _max_bytes: int
+    _records: BuildRecords
+    _policy: Policy
+    slots: Slots
+    _failures: Failures
     _now: Callable[[], float]
-    _clock: Callable[[], float]
+    _new_id: Callable[[], str]
+    _open_log: Callable[[str], BuildLog]
     _in_thread: InThread
-    _in_reader: InThread
-    _resolution: tuple[str, float] | None = field(init=False, default=None)
-    _stopping: bool = field(init=False, default=False)
-    _locks: Once[str, str] = field(init=False, factory=Once)
-    _questions: Once[tuple[str, str], Any] = field(init=False, factory=Once)
+    _pulls: Once[Hashable, Any] = field(init=False, factory=Once)
+    _flights: dict[Hashable, Build] = field(init=False, factory=dict)
     _outputs: Once[str, str] = field(init=False, factory=Once)
-    _scans: Once[str, tuple[Packed, ...]] = field(init=False, factory=Once)
-    #: derivation → what its build ended with, for clients that ask twice in a row
-    _failed: TTLCache[str, tuple[type[RegistryError], str]] = field(init=False)
+    _owners: dict[str, Build] = field(init=False, factory=dict)
+    #: by id, those that are listed and not over
+    _active: dict[str, Build] = field(init=False, factory=dict)
+    #: by id, what the records do not know yet; None where they are to forget it
+    _unsaved: dict[str, Report | None] = field(init=False, factory=dict)
+    _saving: Deferred[None] | None = field(init=False, default=None)
 
-    def __attrs_post_init__(self) -> None:
-        self._failed = TTLCache(_MOST_FAILED, _FAILED_SECONDS, timer=self._clock)
-
-    def stop(self) -> None:
-        """Give up what is being read."""
-        self._stopping = True
-
-    def errand(self, image: str) -> Errand:
-        """Begin to ask on behalf of an image: its time runs from now."""
-        deadline = self._clock() + self._timeout_seconds
-        return Errand(image, deadline, self._timeout_seconds)
-
-    def locked_now(self) -> str | None:
-        """Give the locked flake ref, if it is known and still to be trusted."""
-        if self._resolution is not None:
-            locked, resolved_at = self._resolution
-            ttl_seconds = self._ttl_seconds
-            if is_here(locked):
-                ttl_seconds = min(ttl_seconds, _HERE_SECONDS)
-            if resolved_at <= self._now() < resolved_at + ttl_seconds:
-                return locked
-        return None
-
-    async def lock(self, errand: Errand) -> str:
+    def pull(
+        self,
+        key: Hashable,
+        image: str,
+        client: str,
+        work: Callable[[Build], Coroutine[Any, Any, T]],
+        *,
+        is_wanted: bool = False,
+    ) -> tuple[Build, Deferred[T]]:
         """
-        Give the locked flake ref.
+        Have an image built, or join those who have.
 
-        :raises RegistryError: as `Nix.lock`.
+        :param key: equal for what is the same work.
+        :param work: does it.
+        :returns: the build, and a Deferred of this caller's own: cancelling it is
+            leaving.
         """
-        if self._resolution is None:
-            known = await self._in_thread(self._records.resolution, self.flake)
-            self._resolution = self._resolution or known
-        return self.locked_now() or await self._look(errand)
+        build = self._flights.get(key)
+        if build is None:
+            build = self._new(image, client)
+            self._flights[key] = build
+        else:
+            build.join(client)
+        if is_wanted and not build.is_wanted:
+            build.is_wanted = True
+            build.enter(build.state or State.QUEUED)
+        done = self._pulls.do(key, lambda: self._work(key, build, work))
+        return build, done
 
-    async def moved(self, errand: Errand, locked: str) -> str | None:
-        """
-        Look whether a flake that is a directory has changed before its time was over.
+    def _new(self, image: str, client: str) -> Build:
+        return Build(
+            image=image,
+            asked_by=[client],
+            timeout_seconds=self._policy.timeout_seconds,
+            id=self._new_id(),
+            asked_at=self._now(),
+            now=self._now,
+            open_log=self._open_log,
+            on_change=self._changed,
+            admit=self._admit,
+        )
 
-        :returns: what it is locked to now, if that is something else.
-        :raises RegistryError: as `Nix.lock`.
-        """
-        if not is_here(locked):
-            return None
-        now = await self._look(errand)
-        return None if now == locked else now
-
-    def _look(self, errand: Errand) -> Deferred[str]:
-        return self._locks.do(self.flake, lambda: self._lock(errand))
-
-    async def _lock(self, errand: Errand) -> str:
-        now = self._now()
-        known = None if self._resolution is None else self._resolution[0]
-        spare = None if known is None or is_here(known) else known
-        if spare is not None:
-            limit = min(self._timeout_seconds, _LOOK_SECONDS)
-            errand = Errand(errand.image, self._clock() + limit, limit)
+    async def _work(
+        self,
+        key: Hashable,
+        build: Build,
+        work: Callable[[Build], Coroutine[Any, Any, T]],
+    ) -> T:
         try:
-            locked = await self._nix.lock(errand, self.flake)
-        except (FlakeUnavailable, BuildTimedOut):
-            if spare is None:
-                raise
-            # Better the images that are known than none, until it can be reached.
-            self._resolution = (spare, now + _RETRY_SECONDS - self._ttl_seconds)
-            _log.warn("going on with {locked}", locked=masked(spare))
-            return spare
-        if locked != known:
-            _log.info(
-                "{flake} is now {locked}", flake=self.shown, locked=masked(locked)
+            result = await work(build)
+        except RegistryError as e:
+            self._ended(build, _STATES.get(type(e), State.FAILED), e)
+            raise
+        except BaseException as e:
+            self._ended(build, State.FAILED, e)
+            raise
+        else:
+            self._ended(build, State.DONE)
+            return result
+        finally:
+            del self._flights[key]
+
+    def _ended(
+        self, build: Build, state: State, error: BaseException | None = None
+    ) -> None:
+        if build.state is None:
+            return
+        build.end(state, None if error is None else str(error) or repr(error))
+        was_there = state is State.DONE and not build.has_worked
+        if not build.is_wanted and (
+            was_there or isinstance(error, NameUnknown | ManifestUnknown)
+        ):
+            # Nothing was built, nor could have been.
+            self._unsaved[build.id] = None
+
+    def _admit(self) -> None:
+        waiting = sum(b.state is State.QUEUED for b in self._active.values())
+        if waiting >= self._policy.max_queue:
+            raise TooManyBuilds(
+                f"{waiting} builds are waiting, and no more may (FORGE_MAX_QUEUE);"
+                " pull again later"
             )
-        self._resolution = (locked, now)
-        await self._note(self._records.remember_resolution, self.flake, locked, now)
-        return locked
 
-    async def _note(self, remember: Callable[..., None], *what: object) -> None:
-        """Remember what only saves time; a full disk must not be in the way."""
-        try:
-            await self._in_thread(remember, *what)
-        except DiskFull as e:
-            _log.warn("not remembered: {error}", error=e)
+    def find(self, key: Hashable) -> Build | None:
+        """Give the build that is under way for what `pull` was given."""
+        return self._flights.get(key)
+
+    async def realise(
+        self,
+        build: Build,
+        derivation: str,
+        work: Callable[[], Coroutine[Any, Any, str]],
+    ) -> str:
+        """
+        Have nix build a derivation, once for all builds that need it.
+
+        :param work: does it; gives the output's store path.
+        """
+        build.derivation = derivation
+        owner = self._owners.get(derivation)
+
+        async def own() -> str:
+            self._owners[derivation] = build
+            try:
+                async with self.slots.turn(build, State.BUILDING):
+                    return await work()
+            finally:
+                del self._owners[derivation]
+
+        if owner is not None:
+            build.follow(owner)
+        joined = self._outputs.do(
+            derivation, lambda: self._failures.mind(derivation, own)
+        )
+        return await build.wait(joined)
 
     @property
-    def shown(self) -> str:
-        """The flake ref as anyone may read it."""
-        return masked(self.flake)
+    def busy(self) -> set[str]:
+        """The derivations that something is being done with."""
+        found = (build.derivation for build in self._flights.values())
+        return {derivation for derivation in found if derivation is not None}
 
-    async def package(self, errand: Errand, locked: str, wanted: Wanted) -> Package:
-        """
-        Say what the locked flake has under a name.
+    def _changed(self, build: Build) -> None:
+        state = build.state
+        if state is None or state.is_over:
+            self._active.pop(build.id, None)
+        else:
+            self._active[build.id] = build
+        self._unsaved[build.id] = build.report()
+        if self._saving is None:
+            self._saving = Deferred.fromCoroutine(self._save())
 
-        :raises NameUnknown: no such package, or nothing of it that can be served.
-        :raises RegistryError: as `Nix.evaluate`.
-        """
-        query = package_query(wanted.attribute, wanted.output)
-        match await self._ask(errand, locked, query):
-            case {
-                "status": "ok",
-                "attribute": str(attribute),
-                "derivation": str(derivation),
-                "version": version,
-            }:
-                return Package(attribute, derivation, version)
-            case {"status": "no-package", "names": list(names)}:
-                raise NameUnknown(_no_package(self.shown, wanted, names))
-            case {"status": "ambiguous", "names": list(names)}:
-                raise NameUnknown(
-                    f"the flake {self.shown} has {' and '.join(names)}, which are one"
-                    " name in lower case: rename all but one"
-                )
-            case {"status": "no-output", "has": list(has)}:
-                raise NameUnknown(_no_output(self.shown, wanted, has))
-        raise NameUnknown(
-            f"{wanted.attribute}.{wanted.output} in the flake {self.shown} is not"
-            " a derivation"
-        )
-
-    async def listed(self, errand: Errand, locked: str) -> list[dict[str, Any]]:
-        """
-        List what the locked flake has, without building any of it.
-
-        :returns: for each package ``name``, ``image`` and ``containers`` (whether it
-            has them), ``entries`` (names in its containers, where they are known).
-        """
-        listed: list[dict[str, Any]] = await self._ask(
-            errand, locked, catalogue_query(), builds=False
-        )
-        return listed
-
-    async def _ask(
-        self, errand: Errand, locked: str, query: str, *, builds: bool = True
-    ) -> Any:
-        asked = f"{self._command.system}\n{query}"
-        question = hashlib.sha256(asked.encode()).hexdigest()
-
-        async def ask() -> Any:
-            known = await self._in_thread(self._records.answer, locked, question)
-            if known is not None:
-                return json.loads(known)
-            answer = await self._nix.evaluate(errand, locked, query, builds=builds)
-            # What is not there is not remembered: anyone may ask for anything.
-            is_there = not isinstance(answer, dict) or answer.get("status") == "ok"
-            if is_there and is_pure(locked):
-                text = json.dumps(answer)
-                await self._note(self._records.remember_answer, locked, question, text)
-            return answer
-
-        return await self._questions.do((locked, question), ask)
-
-    async def images(
-        self, errand: Errand, locked: str, wanted: Wanted, package: Package
-    ) -> tuple[Source, tuple[Packed, ...]]:
-        """
-        Build what is wanted, read it, and keep its blobs.
-
-        :raises NameUnknown: the application has no such image.
-        :raises ArchiveInvalid: what was built cannot be served.
-        :raises RegistryError: as `Nix.build`.
-        """
-        attribute = self._command.installable(package.attribute, wanted.output)
-        output = await self._build(errand, locked, attribute, package.derivation)
+    async def _save(self) -> None:
         try:
-            archive = await self._in_thread(self._find, output, wanted)
-            source = Source(locked, attribute, package.derivation, archive)
-            return source, await self._read(errand, archive)
-        except (ArchiveInvalid, DiskFull) as e:
-            _log.warn("{image}: {error}", image=errand.image, error=e)
-            raise
-        except FileNotFoundError as e:
-            raise ArchiveInvalid(
-                f"{errand.image} leads to {e.filename}, and nothing is there;"
-                " does FORGE_STORE name the store that nix builds in?"
-            ) from e
+            while self._unsaved:
+                unsaved, self._unsaved = self._unsaved, {}
+                rows = [_row(report) for report in unsaved.values() if report]
+                gone = [id for id, report in unsaved.items() if report is None]
+                await self._in_thread(self._records.save, rows, gone)
+        except DiskFull as e:
+            _log.warn("builds are not remembered: {error}", error=e)
+        except Exception:
+            _log.failure("builds are not remembered")
+        finally:
+            self._saving = None
 
-    async def read_again(self, errand: Errand, source: Source) -> None:
+    async def begin(self) -> None:
+        """Mark what the last end of the registry interrupted."""
+        over = [state.value for state in State if state.is_over]
+        why = "the registry ended while it was built; pull again"
+        state = State.INTERRUPTED.value
+        count = await self._in_thread(self._records.interrupt, over, state, why)
+        if count:
+            _log.warn("{count} builds were interrupted", count=count)
+
+    async def stop(self) -> None:
+        """Wait until all that is to be remembered is."""
+        while self._saving is not None:
+            waiting: Deferred[None] = Deferred()
+            self._saving.addBoth(lambda _, w=waiting: w.callback(None))
+            await waiting
+
+    async def newest(self, most: int) -> list[Report]:
+        """List builds: those under way, then the others; the newest first."""
+        rows = await self._in_thread(self._records.newest, most)
+        active = [build.report() for build in self._active.values()]
+        active.sort(key=lambda report: -report.asked_at)
+        known = self._active.keys() | self._unsaved.keys()
+        unsaved = [
+            report
+            for report in self._unsaved.values()
+            if report and report.state.is_over
+        ]
+        others = [_report(row) for row in rows if row["id"] not in known]
+        return [*active, *reversed(unsaved), *others][:most]
+
+    async def report(self, build_id: str) -> Report:
         """
-        Bring back the blobs of an archive that was read before.
+        Tell how a build stands.
 
-        :raises RegistryError: as `images`.
+        :raises BuildUnknown: there is none of this id.
         """
-        try:
-            await self._read(errand, source.archive)
-        except FileNotFoundError:
-            _log.info("{image}: its archive is gone; building", image=errand.image)
-            await self._build(
-                errand, source.locked, source.attribute, source.derivation
-            )
-            try:
-                await self._read(errand, source.archive)
-            except FileNotFoundError as e:
-                raise ArchiveInvalid(
-                    f"{source.archive} is gone, and {source.attribute} is built as"
-                    " something else by now: pull it by tag"
-                ) from e
+        build = self._active.get(build_id)
+        if build is not None:
+            return build.report()
+        unsaved = self._unsaved.get(build_id)
+        if unsaved is not None:
+            return unsaved
+        row = await self._in_thread(self._records.find, build_id)
+        if row is None:
+            raise BuildUnknown(f"there is no build {build_id!r}")
+        return _report(row)
 
-    async def _build(
-        self, errand: Errand, locked: str, attribute: str, derivation: str
-    ) -> str:
-        failed = self._failed.get(derivation)
-        if failed is not None:
-            raise failed[0](failed[1])
+    async def cancel(self, build_id: str) -> Report:
+        """
+        End a build: its nix is told to end.
 
-        async def build() -> str:
-            _log.info("{image}: building {drv}", image=errand.image, drv=derivation)
-            start = self._clock()
-            try:
-                output = await self._nix.build(errand, locked, attribute, derivation)
-            except (BuildFailed, BuildTimedOut) as e:
-                self._failed[derivation] = type(e), e.detail
-                raise
-            _log.info(
-                "{image}: nix gave {output} after {seconds:.1f} s",
-                image=errand.image,
-                output=output,
-                seconds=self._clock() - start,
-            )
-            return output
-
-        return await self._outputs.do(derivation, build)
-
-    async def _read(self, errand: Errand, archive: str) -> tuple[Packed, ...]:
-        async def read() -> tuple[Packed, ...]:
-            start = self._clock()
-            packed = await self._in_reader(self._scan, archive)
-            _log.info(
-                "{image}: {archive} read in {seconds:.1f} s",
-                image=errand.image,
-                archive=archive,
-                seconds=self._clock() - start,
-            )
-            return packed
-
-        return await self._scans.do(archive, read)
-
-    def _scan(self, archive: str) -> tuple[Packed, ...]:
-        """Read an archive. Blocking."""
-        real = self._store.locate(archive)[1]
-        try:
-            with self._blobs.stage() as stage:
-                return scan(real, stage, self._max_bytes, lambda: self._stopping)
-        except OSError as e:
-            if e.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFull("the registry's disk has no room for the layers") from e
-            raise
-
-    def _find(self, output: str, wanted: Wanted) -> str:
-        """Say where in what was built the archive lies. Blocking."""
-        path, real = self._store.locate(output)
-        if wanted.member is None:
-            return path
-        if not real.is_dir():
-            raise ArchiveInvalid(
-                f"{wanted.attribute}.{wanted.output} is not a directory of archives"
-            )
-        entries = _entries(os.listdir(real))
-        if wanted.member not in entries:
-            raise NameUnknown(_no_member(wanted, entries))
-        return self._store.locate(f"{path}/{entries[wanted.member]}")[0]
+        :raises BuildUnknown: there is none of this id.
+        :raises BuildOver: it has ended.
+        """
+        build = self._active.get(build_id)
+        if build is None:
+            report = await self.report(build_id)
+            raise BuildOver(f"build {build_id} is {report.state.value} already")
+        _log.info("{image}: build {id} is cancelled", image=build.image, id=build_id)
+        build.cancel()
+        return build.report()
 
 
-def _entries(names: list[str]) -> dict[str, str]:
-    """
-    Say which images a directory holds.
-
-    :returns: by name, the file that it is in; names are lower case, and of several
-        files for one name it is that with the first of `ENDINGS`, in lower case first.
-    """
-    found: dict[str, str] = {}
-    for ending in ENDINGS:
-        for name in sorted(names, reverse=True):
-            image = name.removesuffix(ending)
-            if name.endswith(ending) and is_name(image.lower()):
-                found.setdefault(image.lower(), name)
-    return found
+#: What a build ends as that did not fail by itself.
+_STATES = {BuildCancelled: State.CANCELLED, ShuttingDown: State.INTERRUPTED}
 
 
-def _no_package(flake: str, wanted: Wanted, names: list[str]) -> str:
-    kind = "application" if wanted.output == "containers" else "package"
-    shown = {n.lower(): n for n in names if not n.startswith("_")}
-    near = get_close_matches(wanted.attribute, shown, n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"the flake {flake} has no {kind} {wanted.attribute!r}{hint}"
+def _row(report: Report) -> dict[str, Any]:
+    return {
+        **attrs.asdict(report, recurse=False),
+        "state": report.state.value,
+        "asked_by": json.dumps(report.asked_by),
+        "progress": json.dumps(attrs.asdict(report.progress)),
+    }
 
 
-def _no_output(flake: str, wanted: Wanted, has: list[str]) -> str:
-    name = wanted.attribute
-    hint = "set passthru.image to what dockerTools.buildLayeredImage gives"
-    if wanted.output == "containers":
-        hint = "set passthru.containers to a directory of docker-archives"
-    if "containers" in has:
-        hint = f"it is an application: pull applications/{name}/<image>"
-    if "image" in has:
-        hint = f"it is a package: pull packages/{name}"
-    return f"{name!r} in the flake {flake} has no attribute {wanted.output!r}; {hint}"
-
-
-def _no_member(wanted: Wanted, entries: dict[str, str]) -> str:
-    images = ", ".join(sorted(entries)[:_NAMES_SHOWN])
-    hint = f"it has: {images}" if images else "it has none at all"
-    return (
-        f"the application {wanted.attribute!r} has no image {wanted.member!r}; {hint}"
+def _report(row: dict[str, Any]) -> Report:
+    return Report(
+        **{
+            **row,
+            "state": State(row["state"]),
+            "asked_by": tuple(json.loads(row["asked_by"])),
+            "progress": Progress(**json.loads(row["progress"])),
+        }
     )

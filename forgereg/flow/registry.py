@@ -9,24 +9,31 @@ for all who wait for it, and goes on when they leave.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from attrs import define, field, frozen
 from cachetools import LRUCache
+from twisted.internet.defer import Deferred
 
 from forgereg.archive.layout import choose
 from forgereg.blobs.store import BlobStore
-from forgereg.flow.builds import Builds
+from forgereg.flow.archives import Archives
+from forgereg.flow.builds import Build, Builds
+from forgereg.flow.errand import Errand
 from forgereg.flow.families import Wanted, image_name, parse_wanted
-from forgereg.flow.once import Once
+from forgereg.flow.flakes import Flake, Package
+from forgereg.flow.policy import Policy
+from forgereg.flow.report import Report
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
-from forgereg.nix.build import Errand
-from forgereg.nix.flake import is_pure
+from forgereg.nix.flake import Command, is_pure
+from forgereg.nix.refs import LATEST, is_revision
 from forgereg.oci.errors import (
     ArchiveInvalid,
     BlobUnknown,
+    BuildCancelled,
+    FlakeUnavailable,
     ManifestUnknown,
     NameUnknown,
     ReferrersUnknown,
@@ -35,6 +42,7 @@ from forgereg.oci.errors import (
 from forgereg.oci.manifest import Manifest, write_manifests
 from forgereg.oci.media import MANIFESTS
 from forgereg.oci.reference import Digest, Name, Tag, is_name
+from forgereg.records.builds import BuildRecords
 from forgereg.records.records import Records, Source
 
 _log = logger(__name__)
@@ -57,38 +65,90 @@ class OpenBlob:
     size: int
 
 
-@define
+@frozen
+class Found:
+    """
+    A manifest that was asked for.
+
+    :ivar stale: why it may be out of date; None where it is not.
+    """
+
+    manifest: Manifest
+    stale: str | None = None
+
+
+@frozen
+class _Forms:
+    """The forms of one manifest, the preferred one first."""
+
+    forms: tuple[Manifest, ...]
+    stale: str | None = None
+
+
+def _ignore(name: Name, digest: Digest, tag: Tag | None) -> None:
+    pass
+
+
+@define(eq=False)
 class Registry:
     """
-    The registry's content: all of it comes out of one flake.
+    The registry's content: all of it comes out of flakes.
 
+    :ivar flakes: those with longer prefixes first.
     :ivar cache_size: how many manifests are kept in memory.
+    :ivar pulled: told of each manifest that is answered.
     """
 
-    _builds: Builds
+    flakes: Sequence[Flake]
+    builds: Builds
+    _archives: Archives
     _records: Records
     _blobs: BlobStore
+    _command: Command
+    _policy: Policy
     _in_thread: InThread
     _cache_size: int
-    _pulls: Once[tuple[Name, Tag], tuple[Manifest, ...]] = field(
-        init=False, factory=Once
-    )
-    #: locked flake ref, name, tag → manifests, the preferred form first
+    _pulled: Callable[[Name, Digest, Tag | None], None] = _ignore
+    _builds_known: BuildRecords = field(init=False)
+    #: locked flake refs that led there, name, tag → manifests, the preferred form first
     _tagged: LRUCache[tuple[str, Name, Tag], tuple[Manifest, ...]] = field(init=False)
     _manifests: LRUCache[tuple[Name, Digest], Manifest] = field(init=False)
+    _good: LRUCache[tuple[Name, Tag], str] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._builds_known = BuildRecords(self._records)
         self._tagged = LRUCache(self._cache_size)
         self._manifests = LRUCache(self._cache_size)
+        self._good = LRUCache(self._cache_size)
+
+    def _find(self, name: Name) -> tuple[Flake, Wanted]:
+        """
+        Say which flake a name is of, and what it asks of it.
+
+        :raises NameUnknown: none has such names.
+        """
+        for flake in self.flakes:
+            if not flake.prefix:
+                return flake, parse_wanted(name)
+            prefix, found, rest = name.text.partition(f"{flake.prefix}/")
+            if found and not prefix:
+                return flake, parse_wanted(Name(rest))
+        prefixes = ", ".join(f"{flake.prefix}/" for flake in self.flakes)
+        raise NameUnknown(f"{name} is of no flake that is served here: {prefixes}")
 
     async def manifest(
-        self, name: Name, reference: Tag | Digest, accepted: Sequence[str]
-    ) -> Manifest:
+        self,
+        name: Name,
+        reference: Tag | Digest,
+        accepted: Sequence[str],
+        client: str = "",
+    ) -> Found:
         """
         Give a manifest, building what it describes if need be.
 
         :param accepted: the media types that the client reads, those it likes best
             first; a digest is answered whichever form it is of.
+        :param client: who asks, for the sake of fairness.
         :raises ManifestUnknown: there is none, or not in a form that is accepted.
         :raises RegistryError: it cannot be had, and the error says why.
         """
@@ -98,11 +158,15 @@ class Registry:
                 " and the client accepts neither"
             )
         if isinstance(reference, Digest):
-            return await self._by_digest(name, reference)
-        forms = {form.media_type: form for form in await self._by_tag(name, reference)}
+            found = await self._by_digest(name, reference)
+            self._pulled(name, reference, None)
+            return Found(found)
+        tagged = await self._by_tag(name, reference, client)
+        forms = {form.media_type: form for form in tagged.forms}
         for media_type in accepted:
             if media_type in forms:
-                return forms[media_type]
+                self._pulled(name, forms[media_type].digest, reference)
+                return Found(forms[media_type], tagged.stale)
         raise ManifestUnknown(
             f"{name}:{reference} can only be written as {' or '.join(forms)},"
             " which the client does not accept"
@@ -117,30 +181,138 @@ class Registry:
         self._manifests[name, digest] = known
         return known
 
-    async def _by_tag(self, name: Name, tag: Tag) -> tuple[Manifest, ...]:
-        wanted = parse_wanted(name)
+    async def _by_tag(self, name: Name, tag: Tag, client: str) -> _Forms:
+        flake, wanted = self._find(name)
         if _REFERRERS_TAG.fullmatch(tag.text):
             raise ReferrersUnknown(f"{name} has no signatures or other referrers")
-        locked = self._builds.locked_now()
-        if locked is not None:
-            known = self._tagged.get((locked, name, tag))
-            if known is not None:
-                return known
-        return await self._pulls.do(
-            (name, tag), lambda: self._prepare(name, tag, wanted)
+        known = self._known(flake, name, tag)
+        if known is not None:
+            return known
+        return await self._pull(flake, wanted, name, tag, client)[1]
+
+    def _known(self, flake: Flake, name: Name, tag: Tag) -> _Forms | None:
+        """Give what is known without asking anyone."""
+        now = flake.locked_now()
+        basis = "" if now is None else now.locked
+        forms = self._tagged.get((basis, name, tag))
+        if now is not None and forms is not None:
+            return _Forms(forms, now.stale)
+        at = flake.at_now(tag)
+        located = None if at is None else flake.locked_now(at)
+        if located is None:
+            return None
+        forms = self._tagged.get((f"{basis} {located.locked}", name, tag))
+        return None if forms is None else _Forms(forms)
+
+    def _pull(
+        self,
+        flake: Flake,
+        wanted: Wanted,
+        name: Name,
+        tag: Tag,
+        client: str,
+        *,
+        is_wanted: bool = False,
+    ) -> tuple[Build, Deferred[_Forms]]:
+        return self.builds.pull(
+            (name, tag),
+            f"{name}:{tag}",
+            client,
+            lambda build: self._prepare(build, flake, wanted, name, tag),
+            is_wanted=is_wanted,
         )
 
+    def start(self, name: Name, tag: Tag, client: str) -> Report:
+        """
+        Have an image built, and do not wait for it.
+
+        :raises NameUnknown: it is of no family that is served here.
+        """
+        flake, wanted = self._find(name)
+        build, done = self._pull(flake, wanted, name, tag, client, is_wanted=True)
+        done.addErrback(lambda failure: failure.trap(RegistryError) and None)
+        return build.report()
+
+    def waiting_for(self, name: Name, tag: Tag) -> Report | None:
+        """Tell of the build that those wait for who ask for a tag."""
+        build = self.builds.find((name, tag))
+        return None if build is None or build.state is None else build.report()
+
     async def _prepare(
-        self, name: Name, tag: Tag, wanted: Wanted
-    ) -> tuple[Manifest, ...]:
-        errand = self._builds.errand(f"{name}:{tag}")
-        locked = await self._builds.lock(errand)
+        self, build: Build, flake: Flake, wanted: Wanted, name: Name, tag: Tag
+    ) -> _Forms:
         try:
-            forms = await self._locked(errand, locked, name, tag, wanted)
+            found = await self._resolve(build, flake, wanted, name, tag)
+        except RegistryError as e:
+            good = await self._last_good(name, tag, e)
+            if not good:
+                raise
+            _log.warn(
+                "{name}:{tag} goes on meaning the last image that worked: {error}",
+                name=name,
+                tag=tag,
+                error=e,
+            )
+            return _Forms(good, e.detail)
+        for form in found.forms:
+            self._manifests[name, form.digest] = form
+        return found
+
+    async def _last_good(
+        self, name: Name, tag: Tag, error: RegistryError
+    ) -> tuple[Manifest, ...]:
+        if not self._policy.goes_on(error):
+            return ()
+        derivation = await self._in_thread(self._builds_known.last_good, name, tag)
+        if derivation is None:
+            return ()
+        return await self._in_thread(self._records.tagged, name, derivation, tag)
+
+    async def _resolve(
+        self, build: Build, flake: Flake, wanted: Wanted, name: Name, tag: Tag
+    ) -> _Forms:
+        """Go from a tag to its image: first the flake as configured, then git's refs."""
+        configured: RegistryError | None = None
+        basis = ""
+        if not is_revision(tag.text):
+            try:
+                return await self._configured(build, flake, wanted, name, tag)
+            except RegistryError as e:
+                if tag.text == LATEST or not flake.patterns:
+                    raise
+                configured = e
+            now = flake.locked_now()
+            basis = "" if now is None else now.locked
+        try:
+            at = await flake.at(build, tag)
+        except RegistryError as e:
+            raise e from configured
+        if at is None:
+            raise configured or ManifestUnknown(
+                f"{name} has no tag {tag.text!r}: revisions are not served as tags here"
+                " (FORGE_TAGS)"
+            )
+        located = await flake.lock(build, at[0])
+        package = await self._package(build, flake, located.locked, wanted)
+        forms = await self._built(
+            build, flake, located.locked, name, tag, wanted, package, [tag.text]
+        )
+        self._tagged[f"{basis} {located.locked}", name, tag] = forms
+        return _Forms(forms, at[1])
+
+    async def _configured(
+        self, build: Build, flake: Flake, wanted: Wanted, name: Name, tag: Tag
+    ) -> _Forms:
+        located = await flake.lock(build)
+        locked = located.locked
+        try:
+            forms = await self._locked(build, flake, locked, name, tag, wanted)
+        except BuildCancelled:
+            raise
         except RegistryError as first:
             # Whoever has just changed the flake on this machine wants it as it is now.
             try:
-                moved = await self._builds.moved(errand, locked)
+                moved = await flake.moved(build, locked)
             except RegistryError as second:
                 # What was not there may be in what cannot be read.
                 if isinstance(first, NameUnknown | ManifestUnknown):
@@ -149,43 +321,81 @@ class Registry:
             if moved is None:
                 raise first
             locked = moved
-            forms = await self._locked(errand, locked, name, tag, wanted)
+            forms = await self._locked(build, flake, locked, name, tag, wanted)
         if is_pure(locked):
             self._tagged[locked, name, tag] = forms
-        for form in forms:
-            self._manifests[name, form.digest] = form
-        return forms
+        return _Forms(forms, located.stale)
+
+    async def _package(
+        self, build: Build, flake: Flake, locked: str, wanted: Wanted
+    ) -> Package:
+        build.locked = flake.nix.hide(locked)
+        return await flake.package(build, locked, wanted)
 
     async def _locked(
-        self, errand: Errand, locked: str, name: Name, tag: Tag, wanted: Wanted
+        self,
+        build: Build,
+        flake: Flake,
+        locked: str,
+        name: Name,
+        tag: Tag,
+        wanted: Wanted,
     ) -> tuple[Manifest, ...]:
-        package = await self._builds.package(errand, locked, wanted)
+        package = await self._package(build, flake, locked, wanted)
         if tag.text not in package.tags:
             raise ManifestUnknown(
                 f"{name} has no tag {tag.text!r}; it has: {', '.join(package.tags)}"
             )
-        forms = await self._in_thread(
-            self._records.tagged, name, package.derivation, tag
+        return await self._built(
+            build, flake, locked, name, tag, wanted, package, package.tags
         )
+
+    async def _built(
+        self,
+        build: Build,
+        flake: Flake,
+        locked: str,
+        name: Name,
+        tag: Tag,
+        wanted: Wanted,
+        package: Package,
+        tags: Sequence[str],
+    ) -> tuple[Manifest, ...]:
+        """
+        Give an image's manifests, building it if it is not there.
+
+        :param tags: all that lead to it: an archive is not read again for another one.
+        """
+        derivation = package.derivation
+        forms = await self._in_thread(self._records.tagged, name, derivation, tag)
         if not forms:
-            source, packed = await self._builds.images(errand, locked, wanted, package)
-            # For every tag at once: an archive is not read again for another one.
-            for text in package.tags:
+            attribute = self._command.installable(package.attribute, wanted.output)
+            output = await self._realise(build, flake, locked, attribute, derivation)
+            archive = await self._archives.find(build, output, wanted)
+            packed = await self._archives.read_built(build, archive)
+            source = Source(locked, attribute, derivation, archive)
+            for text in tags:
                 image = choose(packed, name, Tag(text))
                 written = write_manifests(image)
-                await self._in_thread(
-                    self._records.remember_image,
-                    name,
-                    Tag(text),
-                    source,
-                    image,
-                    written,
-                )
+                remember = self._records.remember_image
+                await self._in_thread(remember, name, Tag(text), source, image, written)
                 if text == tag.text:
                     forms = written
+        if self._good.get((name, tag)) != derivation:
+            self._good[name, tag] = derivation
+            await flake.note(self._builds_known.remember_good, name, tag, derivation)
         return forms
 
-    async def blob(self, name: Name, digest: Digest) -> OpenBlob:
+    async def _realise(
+        self, build: Build, flake: Flake, locked: str, attribute: str, derivation: str
+    ) -> str:
+        return await self.builds.realise(
+            build,
+            derivation,
+            lambda: flake.nix.build(build, locked, attribute, derivation),
+        )
+
+    async def blob(self, name: Name, digest: Digest, client: str = "") -> OpenBlob:
         """
         Open a blob, bringing it back if its file is gone.
 
@@ -195,7 +405,12 @@ class Registry:
         size, source, file = await self._in_thread(self._open, name, digest)
         if file is None:
             _log.info("{name}: blob {digest} is gone", name=name, digest=digest)
-            await self._builds.read_again(self._builds.errand(str(name)), source)
+            key = (name, source.archive)
+            work = self._read_again
+            image = f"{name}@{digest}"
+            await self.builds.pull(key, image, client, lambda b: work(b, name, source))[
+                1
+            ]
             file = await self._in_thread(self._blobs.open, digest, size)
         if file is None:
             # It is built differently each time: let the tags mean what it is now.
@@ -215,38 +430,81 @@ class Registry:
         size, source = known
         return size, source, self._blobs.open(digest, size)
 
-    async def tags(self, name: Name) -> list[str]:
+    async def _read_again(self, build: Build, name: Name, source: Source) -> None:
+        """Bring back the blobs of an archive that was read before."""
+        try:
+            await self._archives.read(build, source.archive)
+            return
+        except FileNotFoundError:
+            _log.info("{image}: its archive is gone; building", image=build.image)
+        flake, _ = self._find(name)
+        build.locked = flake.nix.hide(source.locked)
+        await self._realise(
+            build, flake, source.locked, source.attribute, source.derivation
+        )
+        try:
+            await self._archives.read(build, source.archive)
+        except FileNotFoundError as e:
+            raise ArchiveInvalid(
+                f"{source.archive} is gone, and {source.attribute} is built as"
+                " something else by now: pull it by tag"
+            ) from e
+
+    def _errand(self, what: str, client: str) -> Errand:
+        return Errand(what, [client], self._policy.timeout_seconds)
+
+    async def tags(self, name: Name, client: str = "") -> list[str]:
         """
         List the tags of an image, sorted, without building it.
 
         :raises NameUnknown: the flake has no such image.
         """
-        wanted = parse_wanted(name)
-        errand = self._builds.errand(str(name))
-        locked = await self._builds.lock(errand)
-        return (await self._builds.package(errand, locked, wanted)).tags
+        flake, wanted = self._find(name)
+        errand = self._errand(str(name), client)
+        located = await flake.lock(errand)
+        tags = (await flake.package(errand, located.locked, wanted)).tags
+        try:
+            return sorted({*tags, *await flake.git_tags(errand)})
+        except FlakeUnavailable as e:
+            _log.warn("{name}: git refs are not listed: {error}", name=name, error=e)
+            return tags
 
-    async def catalogue(self) -> list[str]:
+    async def catalogue(self, client: str = "") -> list[str]:
         """
-        List the repositories, sorted, from what the flake says of itself.
+        List the repositories, sorted, from what the flakes say of themselves.
 
         An application whose images are not known without a build is listed as
-        ``applications/<application>``, beside those images of it that were pulled.
+        ``applications/<application>``, beside those images of it that were pulled. A
+        flake that cannot be had does not hide the others.
+
+        :raises RegistryError: no flake can be listed.
         """
-        errand = self._builds.errand("the catalogue")
-        locked = await self._builds.lock(errand)
         names: set[str] = set()
-        for package in await self._builds.listed(errand, locked):
+        errors: list[RegistryError] = []
+        for flake in self.flakes:
+            try:
+                names |= await self._listed(flake, client)
+            except RegistryError as e:
+                errors.append(e)
+        if len(errors) == len(self.flakes):
+            raise errors[0]
+        return sorted(filter(is_name, names))
+
+    async def _listed(self, flake: Flake, client: str) -> set[str]:
+        errand = self._errand("the catalogue", client)
+        located = await flake.lock(errand)
+        prefix = f"{flake.prefix}/" if flake.prefix else ""
+        names: set[str] = set()
+        for package in await flake.listed(errand, located.locked):
             name = package["name"].lower()
             if package["image"]:
-                names.add(f"packages/{name}")
+                names.add(f"{prefix}packages/{name}")
             if package["containers"]:
-                application = f"applications/{name}"
+                application = f"{prefix}applications/{name}"
                 images = [*filter(None, map(image_name, package["entries"]))]
                 names.update(f"{application}/{image.lower()}" for image in images)
                 if not images:
                     names.add(application)
-                    names.update(
-                        await self._in_thread(self._records.names, f"{application}/")
-                    )
-        return sorted(filter(is_name, names))
+                    known = self._records.names
+                    names.update(await self._in_thread(known, f"{application}/"))
+        return names

@@ -9,19 +9,21 @@ From a flake ref to a path in the Nix store, by way of nix.
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from attrs import define, field, frozen
-from twisted.internet.defer import DeferredSemaphore
+from twisted.internet.defer import Deferred
 
 from forgereg.logs import logger
-from forgereg.nix.events import Said, parse_line
-from forgereg.nix.flake import Command, masked, parse_locked, parse_outputs
+from forgereg.nix.events import Event, Line, Said, parse_event
+from forgereg.nix.flake import Command, limited, masked, parse_locked, parse_outputs
 from forgereg.nix.process import Exit
+from forgereg.nix.refs import ls_remote
 from forgereg.oci.errors import (
     BuildFailed,
     BuildTimedOut,
@@ -36,13 +38,11 @@ from forgereg.oci.errors import (
 
 _log = logger(__name__)
 
+T = TypeVar("T")
+
 #: How much of what nix said a message repeats: errors, builders' last lines, and
 #: characters of each.
 _ERRORS, _LAST_LINES, _CHARACTERS = 4, 10, 2000
-
-#: How many nix may be at work at once; an evaluation of nixpkgs wants a core and up to
-#: a gigabyte, while a build of many derivations spends its time waiting.
-_MOST_EVALUATIONS, _MOST_BUILDS = 2, 16
 
 #: How much of one line goes to the log, in characters.
 _LOGGED = 2**14
@@ -50,6 +50,8 @@ _LOGGED = 2**14
 #: What nix says to whoever sits before it.
 _ASIDE, _INTERRUPTED = "(use '--show-trace'", "interrupted by the user"
 
+#: How nix, its garbage collector and C++ say that there is no memory.
+_MEMORY_FULL = ("out of memory", "Out of Memory", "bad_alloc", "Cannot allocate memory")
 _DISK_FULL = ("No space left on device", "disk I/O error", "database or disk is full")
 
 
@@ -62,40 +64,62 @@ class Run(Protocol):
         env: Mapping[str, str],
         timeout_seconds: float,
         on_line: Callable[[bytes], object],
-    ) -> Awaitable[Exit]: ...
+    ) -> Deferred[Exit]: ...
 
 
 @frozen
-class Errand:
+class Limit:
     """
-    On whose behalf nix runs, and until when.
+    How much one evaluation may take.
+
+    :ivar memory_bytes: 0 for any.
+    """
+
+    seconds: float = math.inf
+    memory_bytes: int = 0
+
+
+class Errand(Protocol):
+    """
+    On whose behalf nix runs.
 
     :ivar image: what the lines in the log are marked with.
-    :ivar deadline: when its time is up, in seconds on the clock of `Nix`.
-    :ivar timeout_seconds: how long that was in all, for the message.
+    :ivar timeout_seconds: how long nix may work for it in all.
+    :ivar left_seconds: how much of that is left.
     """
 
     image: str
-    deadline: float
     timeout_seconds: float
+    left_seconds: float
+
+    def hear(self, event: Event) -> None:
+        """Be told what nix says."""
+
+    async def wait(self, awaited: Deferred[T]) -> T:
+        """Await something that ends when the errand is cancelled."""
+        ...
 
 
 @define
 class _Listener:
-    """What nix says: all of it into the log, and what a person must read kept."""
+    """What nix says: all of it told to the errand, and what a person must read kept."""
 
-    _image: str
+    _errand: Errand
+    _hide: Callable[[str], str]
     errors: deque[str] = field(init=False, factory=lambda: deque(maxlen=_ERRORS))
     interrupted: bool = field(init=False, default=False)
     _others: deque[str] = field(init=False, factory=lambda: deque(maxlen=_ERRORS))
     _lines: deque[str] = field(init=False, factory=lambda: deque(maxlen=_LAST_LINES))
 
     def hear(self, raw: bytes) -> None:
-        line = parse_line(raw)
-        if line is None:
+        event = parse_event(raw)
+        if not isinstance(event, Line):
+            if event is not None:
+                self._errand.hear(event)
             return
-        text = masked(line.text[:_LOGGED])
-        _log.info("{image}: {line}", image=self._image, line=text, said=line.said.value)
+        text = self._hide(event.text[:_LOGGED])
+        line = Line(event.said, text)
+        self._errand.hear(line)
         text = text[:_CHARACTERS].removeprefix("error: ")
         if text.startswith(_INTERRUPTED):
             self.interrupted = True
@@ -117,42 +141,62 @@ class _Listener:
         return f"{said}\nlast lines of the log:\n{lines}" if lines else said
 
 
-@frozen
+@define(eq=False)
 class Nix:
     """
     What the registry wants of nix.
 
-    :ivar clock: gives the time that deadlines are on, in seconds.
+    :ivar env: what it runs with; may hold a token.
+    :ivar clock: gives seconds that only ever go forwards.
     :ivar roots: directory for the GC roots; as nix's daemon sees it, too.
+    :ivar hide: takes secrets out of what nix says.
     """
 
     _run: Run
     _command: Command
-    _env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)
     _clock: Callable[[], float]
     _roots: Path
-    _evaluations: DeferredSemaphore = field(
-        factory=lambda: DeferredSemaphore(_MOST_EVALUATIONS)
-    )
-    _builds: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(_MOST_BUILDS))
+    hide: Callable[[str], str] = masked
 
     async def lock(self, errand: Errand, flake: str) -> str:
         """
         Resolve a flake ref to a locked one.
 
-        :raises FlakeUnavailable: it cannot be fetched or read.
-        :raises BuildTimedOut: there was no time left.
+        :raises FlakeUnavailable: it cannot be fetched or read, or not in time.
         """
-        argv = self._command.lock(flake)
         what = f"flake {masked(flake)}"
-        out = await self._nix(self._evaluations, errand, argv, FlakeUnavailable, what)
+        argv = self._command.lock(flake)
+        try:
+            out = await self._nix(errand, argv, FlakeUnavailable, what)
+        except BuildTimedOut as e:
+            raise FlakeUnavailable(e.detail) from e
         locked = parse_locked(_json(out))
         if locked is None:
             raise FlakeUnavailable(f"nix gave no locked ref for the {what}")
         return locked
 
+    async def remote_refs(self, errand: Errand, url: str) -> bytes:
+        """
+        Ask a git repository for its tags and branches.
+
+        :returns: as ``git ls-remote`` prints them.
+        :raises FlakeUnavailable: it cannot be reached, or not in time.
+        """
+        what = f"list of git refs of {masked(url)}"
+        try:
+            return await self._nix(errand, ls_remote(url), FlakeUnavailable, what)
+        except BuildTimedOut as e:
+            raise FlakeUnavailable(e.detail) from e
+
     async def evaluate(
-        self, errand: Errand, locked: str, query: str, *, builds: bool = True
+        self,
+        errand: Errand,
+        locked: str,
+        query: str,
+        *,
+        builds: bool = True,
+        limit: Limit = Limit(),
     ) -> Any:
         """
         Apply a query to the packages of a locked flake.
@@ -164,12 +208,16 @@ class Nix:
         :raises BuildTimedOut: there was no time left.
         """
         argv = self._command.evaluate(locked, query, builds=builds)
+        argv = limited(argv, limit.memory_bytes)
         what = f"evaluation of {errand.image}"
         try:
-            out = await self._nix(
-                self._evaluations, errand, argv, EvaluationFailed, what
-            )
-        except EvaluationFailed as e:
+            out = await self._nix(errand, argv, EvaluationFailed, what, limit.seconds)
+        except (EvaluationFailed, NixEnded) as e:
+            if limit.memory_bytes and _is_out_of_memory(e.detail):
+                raise EvaluationFailed(
+                    f"{what} takes more than {limit.memory_bytes} bytes of memory"
+                    f" (FORGE_EVALUATION_MEMORY): {e.detail}"
+                ) from e
             if "does not provide attribute" in e.detail:
                 system = self._command.system
                 raise NameUnknown(
@@ -198,7 +246,7 @@ class Nix:
         link = self._roots / derivation.rpartition("/")[2].removesuffix(".drv")
         argv = self._command.build(locked, attribute, str(link))
         what = f"build of {errand.image}"
-        out = await self._nix(self._builds, errand, argv, BuildFailed, what)
+        out = await self._nix(errand, argv, BuildFailed, what)
         try:
             output, built = parse_outputs(out)
         except ValueError as e:
@@ -209,21 +257,23 @@ class Nix:
 
     async def _nix(
         self,
-        slots: DeferredSemaphore,
         errand: Errand,
         argv: list[str],
         error: type[RegistryError],
         what: str,
+        most_seconds: float = math.inf,
     ) -> bytes:
-        listener = _Listener(errand.image)
-        await slots.acquire()
+        listener = _Listener(errand, self.hide)
+        command = masked(shlex.join(argv))
+        _log.debug("{image}: {command}", image=errand.image, command=command)
+        is_whole = errand.left_seconds <= most_seconds
+        limit = min(errand.left_seconds, most_seconds)
+        start = self._clock()
         try:
-            left = errand.deadline - self._clock()
-            command = masked(shlex.join(argv))
-            _log.debug("{image}: {command}", image=errand.image, command=command)
-            ended = await self._run(argv, self._env, left, listener.hear)
+            running = self._run(argv, self.env, limit, listener.hear)
+            ended = await errand.wait(running)
         finally:
-            slots.release()
+            errand.left_seconds -= self._clock() - start
         if ended.status == 0:
             return ended.out
         if ended.stopped:
@@ -231,15 +281,19 @@ class Nix:
         report = listener.report()
         _log.warn("{image}: failed: {report}", image=errand.image, report=report)
         if ended.timed_out:
-            raise BuildTimedOut(
-                f"{what} timed out after {errand.timeout_seconds:g} s"
-                f" (NIX_BUILD_TIMEOUT): {report}"
-            )
+            after = f"{most_seconds:g} s (FORGE_EVALUATION_TIMEOUT)"
+            if is_whole:
+                after = f"{errand.timeout_seconds:g} s (NIX_BUILD_TIMEOUT)"
+            raise BuildTimedOut(f"{what} timed out after {after}: {report}")
         if any(sign in text for text in listener.errors for sign in _DISK_FULL):
             raise DiskFull(f"{what} failed, the disk is full: {report}")
         if ended.status is None or listener.interrupted:
             raise NixEnded(f"{what} failed, nix was ended; pull again: {report}")
         raise error(f"{what} failed: {report}")
+
+
+def _is_out_of_memory(text: str) -> bool:
+    return any(sign in text for sign in _MEMORY_FULL)
 
 
 def _json(text: bytes) -> Any:

@@ -165,6 +165,18 @@ class Command:
         return f'{self.packages}."{attribute}".{output}'
 
 
+def limited(argv: list[str], memory_bytes: int) -> list[str]:
+    """
+    Bound the memory that a command may have.
+
+    Its writable memory, rather than its addresses, of which some runtimes reserve any
+    number. Source: setrlimit(2), RLIMIT_DATA; prlimit(1).
+
+    :param memory_bytes: 0 for no bound.
+    """
+    return ["prlimit", f"--data={memory_bytes}", *argv] if memory_bytes else argv
+
+
 def _ref(locked: str) -> str:
     return locked.partition("#")[0]
 

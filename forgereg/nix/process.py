@@ -32,7 +32,7 @@ MAX_OUT = 64 * 2**20
 
 #: Source: setpriv(1), setsid(1) of util-linux. Without the first, a nix whose parent
 #: was killed goes on for ever; without the second its children could not be killed.
-_WRAPPERS = ("setsid", "setpriv")
+_WRAPPERS = ("setsid", "setpriv", "prlimit")
 _WRAP = ("setsid", "setpriv", "--pdeathsig", "TERM", "--")
 
 

@@ -9,6 +9,8 @@ The tables of the records.
     manifests     name, digest     → exact bytes
     blobs         name, digest     → size, source
     sources       derivation, archive → what to build to have the archive again
+    builds        id → how it went
+    last_good     name, tag    → derivation of the last image that worked
 
 Nothing here is derived from what a later version might do otherwise: the bytes of
 every manifest that was ever answered are kept as they were.
@@ -87,4 +89,30 @@ blobs = Table(
     Column("digest", String(135), primary_key=True),
     Column("size", BigInteger, nullable=False, comment="bytes"),
     Column("source", ForeignKey(sources.c.id), nullable=False),
+)
+
+builds = Table(
+    "builds",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("image", Text, nullable=False, comment="repository:tag"),
+    Column("state", String(16), nullable=False),
+    Column("asked_by", Text, nullable=False, comment="JSON, addresses of clients"),
+    Column(
+        "asked_at", Float, nullable=False, index=True, comment="seconds since the epoch"
+    ),
+    Column("started_at", Float, comment="seconds since the epoch"),
+    Column("finished_at", Float, comment="seconds since the epoch"),
+    Column("locked", Text, comment="locked flake ref, without secrets"),
+    Column("derivation", Text, comment="store path of its .drv"),
+    Column("progress", Text, nullable=False, comment="JSON, as in nix.progress"),
+    Column("error", Text, comment="why there is no image"),
+)
+
+last_good = Table(
+    "last_good",
+    metadata,
+    Column("name", String(255), primary_key=True, comment="repository name"),
+    Column("tag", String(128), primary_key=True),
+    Column("derivation", Text, nullable=False, comment="store path of a .drv"),
 )

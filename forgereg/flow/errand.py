@@ -1,0 +1,94 @@
+"""
+Work that clients asked for: on whose behalf, how much time it has left, how to end it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred
+
+from forgereg.flow.report import State
+from forgereg.logs import logger
+from forgereg.nix.events import Event, Line
+from forgereg.oci.errors import BuildCancelled
+
+T = TypeVar("T")
+_log = logger(__name__)
+
+
+@define(eq=False)
+class Errand:
+    """
+    Something that nix, or a thread, does for clients.
+
+    :ivar image: what it is about, for people; lines in the log are marked with it.
+    :ivar asked_by: the clients; more may come while it runs.
+    :ivar timeout_seconds: how long nix may work for it in all; waiting does not count.
+    :ivar on_event: told what nix says.
+    """
+
+    image: str
+    asked_by: list[str]
+    timeout_seconds: float
+    on_event: Callable[[Event], object] | None = None
+    left_seconds: float = field(init=False)
+    is_cancelled: bool = field(init=False, default=False)
+    _waiting: list[Deferred[object]] = field(init=False, factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.left_seconds = self.timeout_seconds
+
+    def beside(self, timeout_seconds: float) -> Errand:
+        """Give an errand for what others wait for as well: this one's end is not its."""
+        return Errand(self.image, self.asked_by, timeout_seconds, self.hear)
+
+    def hear(self, event: Event) -> None:
+        """Be told what nix says."""
+        if self.on_event is not None:
+            self.on_event(event)
+        elif isinstance(event, Line):
+            self.log_line(event)
+
+    def log_line(self, line: Line) -> None:
+        """Put what nix says into the registry's log."""
+        _log.info(
+            "{image}: {line}", image=self.image, line=line.text, said=line.said.value
+        )
+
+    def enter(self, state: State) -> None:
+        """Be told where it stands."""
+
+    def queue(self) -> None:
+        """
+        Be told that it has to wait for its turn.
+
+        :raises TooManyBuilds: too many wait already.
+        """
+        self.enter(State.QUEUED)
+
+    async def wait(self, awaited: Deferred[T]) -> T:
+        """
+        Await something; `cancel` cancels it.
+
+        :raises BuildCancelled: the errand was cancelled.
+        """
+        self._waiting.append(awaited)
+        try:
+            if self.is_cancelled:
+                awaited.cancel()
+            return await awaited
+        except CancelledError as e:
+            if self.is_cancelled:
+                raise BuildCancelled(f"{self.image} was cancelled") from e
+            raise
+        finally:
+            self._waiting.remove(awaited)
+
+    def cancel(self) -> None:
+        """End it: whatever it waits for is cancelled, what began last before the rest."""
+        self.is_cancelled = True
+        for awaited in reversed(list(self._waiting)):
+            awaited.cancel()

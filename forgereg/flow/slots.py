@@ -1,0 +1,88 @@
+"""
+At most so many at a time, and fair between those who ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+
+from forgereg.flow.errand import Errand
+from forgereg.flow.report import State
+
+
+@define
+class Slots:
+    """
+    Places for work that must not all run at once.
+
+    Of those who wait, the client is next that was served longest ago, and of its
+    errands the one that came first: who asks for a hundred things does not keep
+    another waiting who asks for one.
+    """
+
+    _most: int
+    _taken: int = field(init=False, default=0)
+    #: who waits, in the order they came → on whose behalf
+    _queue: dict[Deferred[None], Sequence[str]] = field(init=False, factory=dict)
+    #: client → when it was served last, as a number that grows
+    _served: dict[str, int] = field(init=False, factory=dict)
+    _turns: count[int] = field(init=False, factory=lambda: count(1))
+
+    @property
+    def most(self) -> int:
+        """How many there are; may be changed at any time."""
+        return self._most
+
+    @most.setter
+    def most(self, most: int) -> None:
+        self._most = most
+        self._serve()
+
+    @asynccontextmanager
+    async def turn(self, errand: Errand, state: State) -> AsyncIterator[None]:
+        """
+        Wait for a place, and have it until the block is left.
+
+        :param state: which the errand enters once it has a place.
+        :raises TooManyBuilds: too many wait already.
+        """
+        mine = self._take(errand.asked_by)
+        if not mine.called:
+            try:
+                errand.queue()
+            except BaseException:
+                mine.addErrback(lambda _: None)
+                mine.cancel()
+                raise
+        await errand.wait(mine)
+        try:
+            errand.enter(state)
+            yield
+        finally:
+            self._taken -= 1
+            self._serve()
+
+    def _take(self, clients: Sequence[str]) -> Deferred[None]:
+        mine: Deferred[None] = Deferred(lambda d: self._queue.pop(d, None))
+        self._queue[mine] = clients
+        self._serve()
+        return mine
+
+    def _serve(self) -> None:
+        while self._queue and self._taken < self._most:
+            _, _, client, mine = min(
+                (self._served.get(client, 0), arrival, client, mine)
+                for arrival, (mine, clients) in enumerate(self._queue.items())
+                for client in clients
+            )
+            del self._queue[mine]
+            self._served[client] = next(self._turns)
+            self._taken += 1
+            mine.callback(None)
+        if not self._queue:
+            self._served.clear()
