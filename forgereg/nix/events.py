@@ -1,10 +1,13 @@
 """
 Read a line of what nix says with ``--log-format internal-json``. Pure.
 
+Some lines are for people, others tell of activities: that one began or ended, or what
+became known of it.
+
 Whatever a line says, a builder may have forged it: success and failure are told by
 nix's exit status alone, and what is read here is for people.
 
-Source: nix `src/libutil/logging.cc`, makeJSONLogger; tried on 2.8 and 2.26.
+Source: nix `src/libutil/logging.cc`, class JSONLogger; tried on 2.8 and 2.26.
 """
 
 from __future__ import annotations
@@ -12,12 +15,20 @@ from __future__ import annotations
 import json
 import re
 from enum import Enum
-from typing import Any
+from typing import Any, TypeAlias
 
 from attrs import frozen
 
 _PREFIX = b"@nix "
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: Also lone surrogates, which JSON can hold and no file.
+_ESCAPES = re.compile(
+    r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]"
+)
+
+#: Beginning and end of a line of a builder's log: nix sorts the keys of its events.
+_BUILDER_BEGINS, _BUILDER_ENDS = b'@nix {"action":"result","fields":["', b',"type":101}'
+#: How long a line may be that goes unread, in bytes.
+_MAX_UNREAD = 4096
 
 
 class Said(Enum):
@@ -41,33 +52,108 @@ class Line:
     text: str
 
 
-def parse_line(raw: bytes) -> Line | None:
+@frozen
+class Started:
+    """
+    An activity began.
+
+    :ivar kind: nix's number for what it is about, such as 105: a derivation is built.
+    :ivar fields: what it is about; strings and numbers, as far as can be trusted.
+    :ivar text: the same for a person.
+    """
+
+    id: int
+    kind: int
+    fields: tuple[Any, ...]
+    text: str
+
+
+@frozen
+class Stopped:
+    """An activity ended, well or not."""
+
+    id: int
+
+
+@frozen
+class Told:
+    """
+    Something became known of an activity: what nix calls a result.
+
+    :ivar kind: nix's number for what is told, such as 105: how far it has come.
+    """
+
+    id: int
+    kind: int
+    fields: tuple[Any, ...]
+
+
+Event: TypeAlias = Line | Started | Stopped | Told
+
+
+def parse_event(raw: bytes) -> Event | None:
     """
     Read a line of nix's standard error.
 
-    :returns: None for what is no message: the comings and goings of activities.
+    :returns: None for what is neither for people nor about an activity.
     """
     if not raw.startswith(_PREFIX):
         # What nix's own children say goes past its log format.
-        text = _plain(raw.decode("utf-8", "replace"))
+        text = plain(raw.decode("utf-8", "replace"))
         return Line(Said.OTHER, text) if text else None
     try:
-        event = json.loads(raw[len(_PREFIX) :])
+        event = json.loads(raw[len(_PREFIX) :].decode())
     except (ValueError, RecursionError):
         return None
     match event:
         # 101: a line of a builder's log
         case {"action": "result", "type": 101, "fields": [str(text), *_]}:
-            return Line(Said.BUILDER, _plain(text))
+            return Line(Said.BUILDER, plain(text))
+        case {"action": "result", "id": int(id), "type": int(kind), "fields": fields}:
+            return Told(id, kind, _tuple(fields))
+        case {"action": "start", "id": int(id), "type": int(kind)}:
+            fields, text = _tuple(event.get("fields")), event.get("text")
+            return Started(id, kind, fields, text if isinstance(text, str) else "")
+        case {"action": "stop", "id": int(id)}:
+            return Stopped(id)
         case {"action": "msg", "level": 0, "raw_msg": str(text)}:
-            return Line(Said.ERROR, _plain(text) + _place(event))
+            return Line(Said.ERROR, plain(text) + _place(event))
         case {"action": "msg", "level": 0 | 1 | 2 as level, "msg": str(text)}:
-            return Line(Said.NOTICE if level else Said.ERROR, _plain(text))
+            return Line(Said.NOTICE if level else Said.ERROR, plain(text))
     return None
 
 
-def _plain(text: str) -> str:
-    return _ESCAPES.sub("", text).rstrip()
+def parse_line(raw: bytes) -> Line | None:
+    """
+    Read a line of nix's standard error for a person.
+
+    :returns: None for what is no message: the comings and goings of activities.
+    """
+    event = parse_event(raw)
+    return event if isinstance(event, Line) else None
+
+
+def is_builder_line(raw: bytes) -> bool:
+    """
+    Say without reading it whether a line is one of a builder's log.
+
+    Long ones, and those of a nix that writes its events otherwise, may go unnoticed.
+    """
+    return (
+        len(raw) <= _MAX_UNREAD
+        and raw.startswith(_BUILDER_BEGINS)
+        and raw.endswith(_BUILDER_ENDS)
+    )
+
+
+def _tuple(fields: object) -> tuple[Any, ...]:
+    return tuple(fields) if isinstance(fields, list) else ()
+
+
+def plain(text: str) -> str:
+    """Take out what would steer a terminal, and blanks at the end."""
+    # Most lines have nothing to take out, which is told faster so.
+    return (text if text.isprintable() else _ESCAPES.sub("", text)).rstrip()
 
 
 def _place(event: dict[str, Any]) -> str:

@@ -5,8 +5,7 @@ The containerd family asks for a tag with ``HEAD``, whose answer has no body. It
 told the digest of an error document instead; it then asks for that digest with
 ``GET``, is refused, and shows the document.
 
-Source: tried with containerd 1.6 to 2.3 and Docker's containerd image store; every
-one of them names ``*/*`` beside the media types of manifests, and nobody else does.
+Source: tried with containerd 1.6 to 2.3 and Docker's containerd image store.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from cachetools import TTLCache
 
 from forgereg.oci.manifest import sha256
 from forgereg.oci.reference import Digest
+from forgereg.web.patience import Family, family_of
 from forgereg.web.problem import Problem
 
 #: How long a document is kept, in seconds, and how many are. The client comes for it
@@ -29,12 +29,11 @@ _MOST = 1000
 
 def reads_tombstones(accept: str | None) -> bool:
     """
-    Whether a request for a manifest comes from the containerd family.
+    Whether a request for a manifest comes from a client that such an error is for.
 
     :param accept: its ``Accept`` header.
     """
-    ranges = [part.partition(";")[0].strip() for part in (accept or "").split(",")]
-    return "*/*" in ranges and len(ranges) > 1
+    return family_of(accept) is Family.CONTAINERD
 
 
 @define
