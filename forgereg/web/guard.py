@@ -1,0 +1,139 @@
+"""
+Say who is asking, and whether they may change something.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Protocol
+
+from attrs import define, field
+from twisted.internet.interfaces import IAddress
+from twisted.web.http_headers import Headers
+
+from forgereg.oci.errors import Forbidden
+
+#: What reverse proxies add; so is everything that begins with X-Forwarded-.
+_FORWARDING = {b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"true-client-ip"}
+_OURSELVES = re.compile(rb"(?i:localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]*)?")
+_OWN_PAGE = (b"same-origin", b"none")
+
+_SHOW_TOKEN = (
+    "; or show the token in FORGE_ADMIN_TOKEN_FILE as 'Authorization: Bearer <token>'"
+)
+
+
+class Asked(Protocol):
+    """What is looked at of a request."""
+
+    @property
+    def requestHeaders(self) -> Headers: ...  # noqa: N802
+
+    def getClientAddress(self) -> IAddress: ...  # noqa: N802
+
+
+def client_of(request: Asked) -> str:
+    """
+    Name the client, so that many can be treated fairly.
+
+    :returns: its IP address; that which a reverse proxy on this machine tells of, or
+        ``local`` where there is none.
+    """
+    peer = _peer(request)
+    if peer is None or peer.is_loopback:
+        lines = request.requestHeaders.getRawHeaders(b"x-forwarded-for", [])
+        # All but the last entry are the client's own words.
+        last = b",".join(lines).decode("latin-1").rpartition(",")[2]
+        peer = _address(last.strip()) or peer
+    return str(peer or "local")
+
+
+@define
+class Guard:
+    """
+    Keeps what changes something for this machine, and for who shows the token.
+
+    Being on this machine is not enough for what may come from elsewhere all the same:
+    through a proxy, or from a page of another site that somebody's browser shows here.
+
+    :ivar token: the administrator's; None for none.
+    """
+
+    token: str | None = field(default=None, repr=False)
+
+    def may_change(self, request: Asked) -> bool:
+        """Whether the request may change something."""
+        return self._objection(request) is None
+
+    def check(self, request: Asked) -> None:
+        """
+        Do nothing if the request may change something.
+
+        :raises Forbidden: it may not; the text says what to do.
+        """
+        objection = self._objection(request)
+        if objection is not None:
+            raise Forbidden(objection)
+
+    def _objection(self, request: Asked) -> str | None:
+        shown = request.requestHeaders.getRawHeaders(b"authorization")
+        if shown is not None:
+            return self._objection_to_token(shown)
+        peer = _peer(request)
+        if peer is None or not peer.is_loopback:
+            return f"only this machine may change something: ask on it{_SHOW_TOKEN}"
+        return _objection_to_headers(request.requestHeaders)
+
+    def _objection_to_token(self, shown: Sequence[bytes]) -> str | None:
+        if not self.token:
+            return (
+                "there is no token here: set FORGE_ADMIN_TOKEN_FILE, or ask on this"
+                " machine without 'Authorization'"
+            )
+        scheme, _, given = shown[0].partition(b" ")
+        right = hmac.compare_digest(given.strip(), self.token.encode())
+        if right and scheme.lower() == b"bearer" and len(shown) == 1:
+            return None
+        return "'Authorization' is not 'Bearer' and the token in FORGE_ADMIN_TOKEN_FILE"
+
+
+def _objection_to_headers(headers: Headers) -> str | None:
+    """Say why a request from this machine may be somebody else's."""
+    for name, _ in headers.getAllRawHeaders():
+        if name.lower() in _FORWARDING or name.lower().startswith(b"x-forwarded-"):
+            return (
+                f"this came through a proxy ({name.decode('latin-1')}): ask the"
+                f" registry itself, on its machine{_SHOW_TOKEN}"
+            )
+    # A site can have its name mean 127.0.0.1: DNS rebinding.
+    hosts = headers.getRawHeaders(b"host", [])
+    if len(hosts) != 1 or not _OURSELVES.fullmatch(hosts[0]):
+        return f"'Host' does not name this machine: ask localhost{_SHOW_TOKEN}"
+    # A page of any site can have a browser send requests: CSRF.
+    host = hosts[0].lower()
+    ours = (b"http://" + host, b"https://" + host)
+    origins = headers.getRawHeaders(b"origin", [])
+    sites = headers.getRawHeaders(b"sec-fetch-site", [])
+    if any(each.lower() not in ours for each in origins) or any(
+        each.lower() not in _OWN_PAGE for each in sites
+    ):
+        return f"another site's page asked for this: ask by yourself{_SHOW_TOKEN}"
+    return None
+
+
+def _peer(request: Asked) -> IPv4Address | IPv6Address | None:
+    """Give the other end's address; None where it has none, as on a Unix socket."""
+    host = getattr(request.getClientAddress(), "host", None)
+    return _address(host) if isinstance(host, str) else None
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    # As a socket for both families has IPv4.
+    return getattr(address, "ipv4_mapped", None) or address
