@@ -133,9 +133,12 @@ class Build(Errand):
             self._write(event.text)
 
     def _write(self, line: str) -> None:
+        self._opened().write(line)
+
+    def _opened(self) -> BuildLog:
         if self.log is None:
             self.log = self._open_log(self.id)
-        self.log.write(line)
+        return self.log
 
     def end(self, state: State, error: str | None = None) -> None:
         """Tell that nothing more will come of it."""
@@ -363,9 +366,9 @@ class Builds:
     async def stop(self) -> None:
         """Wait until all that is to be remembered is."""
         while self._saving is not None:
-            waiting: Deferred[None] = Deferred()
-            self._saving.addBoth(lambda _, w=waiting: w.callback(None))
-            await waiting
+            await self._saving
+        for log in list(self._logs):
+            await log.close()
 
     async def newest(self, most: int) -> list[Report]:
         """List builds: those under way, then the others; the newest first."""

@@ -5,7 +5,7 @@ Work that clients asked for: on whose behalf, how much time it has left, how to 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
@@ -36,7 +36,7 @@ class Errand:
     on_event: Callable[[Event], object] | None = None
     left_seconds: float = field(init=False)
     is_cancelled: bool = field(init=False, default=False)
-    _waiting: list[Deferred[object]] = field(init=False, factory=list)
+    _waiting: list[Deferred[Any]] = field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
         self.left_seconds = self.timeout_seconds

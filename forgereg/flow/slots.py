@@ -68,7 +68,10 @@ class Slots:
             self._serve()
 
     def _take(self, clients: Sequence[str]) -> Deferred[None]:
-        mine: Deferred[None] = Deferred(lambda d: self._queue.pop(d, None))
+        def leave(mine: Deferred[None]) -> None:
+            self._queue.pop(mine, None)
+
+        mine: Deferred[None] = Deferred(leave)
         self._queue[mine] = clients
         self._serve()
         return mine

@@ -7,13 +7,17 @@ Source: OCI distribution-spec v1.1, "Endpoints".
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import quote
 
-from attrs import define
+from attrs import define, frozen
 from klein import Klein
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 from werkzeug.datastructures import MIMEAccept
@@ -21,7 +25,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.http import parse_accept_header, parse_etags
 from werkzeug.routing import BaseConverter
 
-from forgereg.flow.registry import OpenBlob, Registry
+from forgereg.flow.registry import Found, OpenBlob, Registry
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
 from forgereg.oci.errors import (
@@ -30,23 +34,42 @@ from forgereg.oci.errors import (
     RangeNotSatisfiable,
     ReferrersUnknown,
     RegistryError,
+    StillBuilding,
 )
 from forgereg.oci.media import MANIFESTS, OCI_INDEX, OCI_MANIFEST, OCTETS
 from forgereg.oci.ranges import parse_range
 from forgereg.oci.reference import (
     Digest,
     Name,
+    Tag,
     parse_digest,
     parse_name,
     parse_reference,
 )
+from forgereg.web.guard import client_of
+from forgereg.web.hold import describe_wait, trickle, within
+from forgereg.web.patience import (
+    RETRY_AFTER_SECONDS,
+    Family,
+    Limits,
+    Patience,
+    Then,
+    family_of,
+    patience,
+)
 from forgereg.web.problem import Problem, describe, problem
 from forgereg.web.stream import ClientLeft, Truncated, send
-from forgereg.web.tombstone import Tombstones, reads_tombstones
+from forgereg.web.tombstone import Tombstones
 
 _log = logger(__name__)
 
 _JSON = "application/json"
+
+#: The parameter that counts how often a client was sent to the same place.
+_HOP = b"hop"
+#: What may not stand in a header between quotes, and how long a warning may be.
+_NOT_QUOTABLE = re.compile(r'[^\x20-\x7e]+|["\\]')
+_MAX_WARNING = 500
 
 
 class _Anything(BaseConverter):
@@ -56,11 +79,27 @@ class _Anything(BaseConverter):
     regex = "(?s:.*)"
 
 
+@frozen
+class _Asked:
+    """
+    Who asks for which manifest.
+
+    :ivar hops: how often they were sent to the same place.
+    """
+
+    name: Name
+    reference: Tag | Digest
+    family: Family
+    hops: int
+
+
 @define
 class Api:
     """
     The HTTP API.
 
+    :ivar limits: how long clients may be kept waiting.
+    :ivar clock: times them; and ``now`` gives seconds since the epoch.
     :ivar max_name_length: of a repository name, in characters.
     :ivar max_tag_length: in characters.
     :ivar new_incident: gives a name for something that went wrong unexpectedly.
@@ -69,9 +108,12 @@ class Api:
     _registry: Registry
     _tombstones: Tombstones
     _in_thread: InThread
+    _clock: IReactorTime
+    _now: Callable[[], float]
     _max_name_length: int
     _max_tag_length: int
     _new_incident: Callable[[], str]
+    limits: Limits = Limits()
 
     app = Klein()
     app.url_map.converters["anything"] = _Anything
@@ -86,7 +128,7 @@ class Api:
     @app.route("/v2/_catalog")
     async def catalogue(self, request: Request) -> bytes:
         """List the repositories."""
-        repositories = await self._registry.catalogue()
+        repositories = await self._registry.catalogue(client_of(request))
         page = _page(request, "/v2/_catalog", repositories)
         return _whole(request, _JSON, _dump({"repositories": page}))
 
@@ -94,7 +136,7 @@ class Api:
     async def tags(self, request: Request, name: str) -> bytes:
         """List the tags of a repository."""
         parsed = self._name(name)
-        tags = await self._registry.tags(parsed)
+        tags = await self._registry.tags(parsed, client_of(request))
         page = _page(request, f"/v2/{parsed}/tags/list", tags)
         return _whole(request, _JSON, _dump({"name": str(parsed), "tags": page}))
 
@@ -119,28 +161,101 @@ class Api:
             refusal = self._tombstones.find(wanted)
             if refusal is not None:
                 return _refuse(request, refusal)
-        try:
-            found = await self._registry.manifest(parsed, wanted, _accepted(accept))
-        except RegistryError as e:
-            is_told = request.method == b"HEAD" and reads_tombstones(accept)
-            if not is_told or isinstance(wanted, Digest):
-                raise
-            if isinstance(e, ReferrersUnknown):
-                raise  # what they look for need not be there
-            return self._bury(request, describe(e))
-        if _is_known(request, found.digest):
+        asked = _Asked(parsed, wanted, family_of(accept), _hops(request))
+        forms = _accepted(accept)
+        found = Deferred.fromCoroutine(
+            self._registry.manifest(parsed, wanted, forms, client_of(request))
+        )
+        by_tag = isinstance(wanted, Tag)
+        plan = patience(asked.family, request.method, by_tag, self.limits, asked.hops)
+        if plan.hold_seconds is None:
+            answer = await self._settled(found)
+        elif await within(self._clock, found, plan.hold_seconds):
+            answer = await self._settled(found)
+        elif plan.then is Then.EARLY_BODY:
+            return await self._begin_early(request, asked, forms[0], found, plan)
+        elif plan.then is Then.EARLY_HEAD:
+            found.addErrback(_told_later)
+            return _early(request, forms[0])
+        elif plan.then is Then.REDIRECT:
+            found.addErrback(_told_later)
+            return _send_here_again(request, asked.hops + 1)
+        else:
+            found.addErrback(_told_later)
+            answer = self._still_building(asked)
+        if isinstance(answer, RegistryError):
+            return self._refuse_manifest(request, asked, answer)
+        if answer.stale is not None:
+            _warn(request, answer.stale)
+        if _is_known(request, answer.manifest.digest):
             return b""
-        return _whole(request, found.media_type, found.body)
+        return _whole(request, answer.manifest.media_type, answer.manifest.body)
 
-    def _bury(self, request: Request, refusal: Problem) -> bytes:
-        _identify(request, self._tombstones.lay(refusal))
+    async def _settled(self, found: Deferred[Found]) -> Found | RegistryError:
+        try:
+            return await found
+        except RegistryError as e:
+            return e
+
+    def _still_building(self, asked: _Asked) -> StillBuilding:
+        image = f"{asked.name}:{asked.reference}"
+        build = None
+        if isinstance(asked.reference, Tag):
+            build = self._registry.waiting_for(asked.name, asked.reference)
+        return StillBuilding(describe_wait(image, build, self._now()))
+
+    def _refuse_manifest(
+        self, request: Request, asked: _Asked, error: RegistryError
+    ) -> bytes:
+        is_told = asked.family is Family.CONTAINERD and isinstance(asked.reference, Tag)
+        # Signatures that they look for need not be there.
+        if not is_told or isinstance(error, ReferrersUnknown):
+            raise error
+        refusal = describe(error)
+        digest = self._tombstones.lay(refusal)
+        if request.method != b"HEAD":
+            # They hash what they read, whatever the status, and ask for the digest.
+            return _refuse(request, self._tombstones.find(digest) or refusal)
+        _identify(request, digest)
         return _whole(request, OCI_MANIFEST, refusal.body)
+
+    async def _begin_early(
+        self,
+        request: Request,
+        asked: _Asked,
+        media_type: str,
+        found: Deferred[Found],
+        plan: Patience,
+    ) -> bytes:
+        """Begin an answer before it is known how it goes on."""
+        _early(request, media_type)
+        request.write(b"")
+        end = math.inf
+        if plan.end_seconds is not None and plan.hold_seconds is not None:
+            end = plan.end_seconds - plan.hold_seconds
+        written, is_there = await trickle(
+            self._clock, found, request.write, plan.space_seconds, end
+        )
+        if is_there:
+            answer = await self._settled(found)
+        else:
+            found.addErrback(_told_later)
+            answer = self._still_building(asked)
+        if isinstance(answer, RegistryError):
+            refusal = describe(answer)
+            self._tombstones.lay(refusal, written)
+            return refusal.body
+        manifest = answer.manifest
+        if manifest.media_type != media_type or not manifest.body.startswith(written):
+            request.channel.forceAbortClient()
+            return b""
+        return manifest.body[len(written) :]
 
     @app.route("/v2/<anything:name>/blobs/<digest>")
     async def blob(self, request: Request, name: str, digest: str) -> bytes:
         """Send a blob, or stretches of it."""
         wanted = parse_digest(digest)
-        blob = await self._registry.blob(self._name(name), wanted)
+        blob = await self._registry.blob(self._name(name), wanted, client_of(request))
         try:
             request.setHeader("Accept-Ranges", "bytes")
             request.setHeader("Cache-Control", "public, max-age=31536000, immutable")
@@ -214,7 +329,50 @@ def _refuse(request: Request, refusal: Problem) -> bytes:
     for name in ("ETag", "Docker-Content-Digest", "Cache-Control", "Accept-Ranges"):
         request.responseHeaders.removeHeader(name)
     request.setResponseCode(refusal.status, refusal.reason)
+    if refusal.status == HTTPStatus.TOO_MANY_REQUESTS:
+        request.setHeader("Retry-After", str(RETRY_AFTER_SECONDS))
     return _whole(request, _JSON, refusal.body)
+
+
+def _told_later(failure: Failure) -> None:
+    """Let a failure be: whoever asks again is told of it."""
+    failure.trap(RegistryError)
+
+
+def _early(request: Request, media_type: str) -> bytes:
+    """Begin to answer with what is known already, which is no digest and no length."""
+    request.setHeader("Content-Type", media_type)
+    # A proxy that collects the answer would keep back what is sent to pass the time.
+    request.setHeader("X-Accel-Buffering", "no")
+    request.setHeader("Cache-Control", "no-store")
+    return b""
+
+
+def _hops(request: Request) -> int:
+    text = request.args.get(_HOP, [b""])[0]
+    return int(text) if text.isdigit() and len(text) < 3 else 0
+
+
+def _send_here_again(request: Request, hop: int) -> bytes:
+    path, _, query = request.uri.partition(b"?")
+    words = [w for w in query.split(b"&") if w and not w.startswith(_HOP + b"=")]
+    words.append(b"%b=%d" % (_HOP, hop))
+    # Two slashes at the begin would name a host.
+    target = b"/" + path.lstrip(b"/") + b"?" + b"&".join(words)
+    request.setResponseCode(HTTPStatus.TEMPORARY_REDIRECT)
+    request.setHeader("Location", target)
+    return _whole(request, "text/plain", b"")
+
+
+def _warn(request: Request, why: str) -> None:
+    """
+    Say that the answer may be out of date.
+
+    Source: RFC 7234, section 5.5; 299 is "Miscellaneous Persistent Warning".
+    """
+    text = _NOT_QUOTABLE.sub(" ", why)[:_MAX_WARNING].strip()
+    warning = f'299 forge-registry "the last image that worked: {text}"'
+    request.setHeader("Warning", warning)
 
 
 def _whole(request: Request, content_type: str, body: bytes) -> bytes:

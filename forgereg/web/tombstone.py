@@ -18,22 +18,12 @@ from cachetools import TTLCache
 
 from forgereg.oci.manifest import sha256
 from forgereg.oci.reference import Digest
-from forgereg.web.patience import Family, family_of
 from forgereg.web.problem import Problem
 
 #: How long a document is kept, in seconds, and how many are. The client comes for it
 #: at once.
 _TTL_SECONDS = 600.0
 _MOST = 1000
-
-
-def reads_tombstones(accept: str | None) -> bool:
-    """
-    Whether a request for a manifest comes from a client that such an error is for.
-
-    :param accept: its ``Accept`` header.
-    """
-    return family_of(accept) is Family.CONTAINERD
 
 
 @define
@@ -50,9 +40,13 @@ class Tombstones:
     def __attrs_post_init__(self) -> None:
         self._documents = TTLCache(_MOST, _TTL_SECONDS, timer=self._clock)
 
-    def lay(self, problem: Problem) -> Digest:
-        """Keep an error, and give the digest of its document."""
-        digest = sha256(problem.body)
+    def lay(self, problem: Problem, written: bytes = b"") -> Digest:
+        """
+        Keep an error, and give the digest of its document.
+
+        :param written: what was sent before the document, and is part of it.
+        """
+        digest = sha256(written + problem.body)
         # Never 404: the family prints "not found" for it, and no more.
         status = HTTPStatus.UNPROCESSABLE_ENTITY
         self._documents[digest] = Problem(status, problem.reason, problem.body)
