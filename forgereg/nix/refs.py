@@ -31,7 +31,8 @@ _GIT = ("git", "git+http", "git+https", "git+ssh")
 _WHICH = ("ref", "rev", "narHash", "lastModified", "revCount", "dirtyRev")
 
 _REVISION = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?")
+#: As nix has it: without a port.
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 _LINE = re.compile(rb"^([0-9a-f]+)\trefs/(tags|heads)/([^\s^]+)(\^\{\})?$", re.M)
 _SEGMENT = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._~-]+")
 
@@ -90,7 +91,9 @@ def remote_url(flake: str) -> str | None:
             return None
         if not all(map(_SEGMENT.fullmatch, path.split("/"))):
             return None
-        return f"https://{host}/{path}"
+        # GitLab redirects to this, and sourcehut has no such thing.
+        suffix = ".git" if parts.scheme == "gitlab" else ""
+        return f"https://{host}/{path}{suffix}"
     if parts.scheme == "git+file":
         is_local = parts.netloc == "" and parts.path.startswith("/")
         return f"file://{parts.path}" if is_local else None
@@ -128,12 +131,12 @@ def at_revision(flake: str, revision: str, ref: str | None) -> str:
     words = parts.query.split("&") if parts.query else []
     query = [word for word in words if word.partition("=")[0] not in _WHICH]
     if parts.scheme in _FORGES:
-        owner, repository = parts.path.split("/")[:2]
-        place = f"{parts.scheme}:{owner}/{repository}/{revision}"
+        owner, name = parts.path.split("/")[:2]
+        place = f"{parts.scheme}:{owner}/{name}/{revision}"
     else:
         place = f"{parts.scheme}://{parts.netloc}{parts.path}"
-        name = quote(ref or _parameter(parts, "ref") or "HEAD")
-        query += [f"ref={name}", f"rev={revision}"]
+        which = quote(ref or _parameter(parts, "ref") or "HEAD")
+        query += [f"ref={which}", f"rev={revision}"]
     return "?".join([place, "&".join(query)]) if query else place
 
 
@@ -151,7 +154,7 @@ def repository(flake: str) -> str | None:
     return f"{parts.hostname}/{path}"
 
 
-def host(flake: str) -> str | None:
+def origin(flake: str) -> str | None:
     """
     Say where a flake is fetched over HTTP, and where a token may be shown.
 

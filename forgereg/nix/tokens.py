@@ -96,7 +96,7 @@ def environment(
         continued.
     :returns: the same where there is no token, or the flake is not fetched over HTTP.
     """
-    origin = refs.host(flake)
+    origin = refs.origin(flake)
     if token is None or origin is None:
         return dict(env)
     host = origin.partition("://")[2]

@@ -12,10 +12,10 @@ from forgereg.nix.refs import (
     allowed,
     at_revision,
     find,
-    host,
     is_revision,
     ls_remote,
     names,
+    origin,
     parse_refs,
     remote_url,
     repository,
@@ -33,9 +33,9 @@ PLACES = [
     ("github:acme/forge/a/b?dir=sub", "https://github.com/acme/forge"),
     ("github:acme/.github", "https://github.com/acme/.github"),
     ("github:acme/forge?host=ghe.acme.org", "https://ghe.acme.org/acme/forge"),
-    ("gitlab:acme/forge", "https://gitlab.com/acme/forge"),
-    ("gitlab:acme%2Ftools/forge/v1", "https://gitlab.com/acme/tools/forge"),
-    ("gitlab:a/b?host=git.acme.org:8443", "https://git.acme.org:8443/a/b"),
+    ("gitlab:acme/forge", "https://gitlab.com/acme/forge.git"),
+    ("gitlab:acme%2Ftools/forge/v1", "https://gitlab.com/acme/tools/forge.git"),
+    ("gitlab:a/b?host=git.acme.org", "https://git.acme.org/a/b.git"),
     ("sourcehut:~acme/forge", "https://git.sr.ht/~acme/forge"),
     ("git+https://h.org/a/b.git?ref=x&dir=d", "https://h.org/a/b.git"),
     ("git+http://h.org:81/a", "http://h.org:81/a"),
@@ -62,6 +62,7 @@ NOWHERE = [
     "github:acme%2F..%2F/forge",
     "github:acme/forge?host=-oProxyCommand",
     "github:acme/forge?host=a/b",
+    "github:acme/forge?host=h.org:8443",
     "github:acme/for\nge",
     "github:acme/forge#hello",
     "git+https://",
@@ -87,7 +88,7 @@ def test_a_flake_without_a_repository(flake: str) -> None:
     """A flake that is in no git repository has neither tags nor revisions."""
     assert remote_url(flake) is None
     assert repository(flake) is None
-    assert host(flake) is None
+    assert origin(flake) is None
     with pytest.raises(ValueError):
         at_revision(flake, SHA, None)
 
