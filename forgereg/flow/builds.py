@@ -119,7 +119,7 @@ class Build(Errand):
 
     def hear(self, event: Event) -> None:
         if isinstance(event, Line):
-            if self.log is None or not self.log.is_full:
+            if not self.is_full:
                 self.log_line(event)
             self._write(event.text)
         else:
@@ -131,6 +131,14 @@ class Build(Errand):
         """Be told what nix says to the build that this one follows."""
         if isinstance(event, Line):
             self._write(event.text)
+
+    @property
+    def is_full(self) -> bool:
+        return self.log is not None and self.log.is_full
+
+    def skip(self, read: Callable[[], str]) -> None:
+        for build in (self, *self._followers):
+            build._opened().skip(read)
 
     def _write(self, line: str) -> None:
         self._opened().write(line)
@@ -148,8 +156,6 @@ class Build(Errand):
             self._progress = self._owner._progress
             self._owner._followers.remove(self)
         self.state, self.error, self.finished_at = state, error, self._now()
-        if self.log is not None:
-            self.log.close()
         self._on_change(self)
 
     def cancel(self) -> None:
@@ -207,6 +213,8 @@ class Builds:
     #: by id, what the records do not know yet; None where they are to forget it
     _unsaved: dict[str, Report | None] = field(init=False, factory=dict)
     _saving: Deferred[None] | None = field(init=False, default=None)
+    #: that are being closed
+    _logs: set[BuildLog] = field(init=False, factory=set)
 
     def pull(
         self,
@@ -276,6 +284,10 @@ class Builds:
         if build.state is None:
             return
         build.end(state, None if error is None else str(error) or repr(error))
+        if build.log is not None:
+            log = build.log
+            self._logs.add(log)
+            log.close().addBoth(lambda _: self._logs.discard(log))
         was_there = state is State.DONE and not build.has_worked
         if not build.is_wanted and (
             was_there or isinstance(error, NameUnknown | ManifestUnknown)

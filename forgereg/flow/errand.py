@@ -33,7 +33,7 @@ class Errand:
     image: str
     asked_by: list[str]
     timeout_seconds: float
-    on_event: Callable[[Event], object] | None = None
+    _parent: Errand | None = None
     left_seconds: float = field(init=False)
     is_cancelled: bool = field(init=False, default=False)
     _waiting: list[Deferred[Any]] = field(init=False, factory=list)
@@ -43,14 +43,22 @@ class Errand:
 
     def beside(self, timeout_seconds: float) -> Errand:
         """Give an errand for what others wait for as well: this one's end is not its."""
-        return Errand(self.image, self.asked_by, timeout_seconds, self.hear)
+        return Errand(self.image, self.asked_by, timeout_seconds, self)
 
     def hear(self, event: Event) -> None:
         """Be told what nix says."""
-        if self.on_event is not None:
-            self.on_event(event)
+        if self._parent is not None:
+            self._parent.hear(event)
         elif isinstance(event, Line):
             self.log_line(event)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it wants to hear no more of builders than their last lines."""
+        return False
+
+    def skip(self, read: Callable[[], str]) -> None:
+        """Be told, once it is full, of a builder's line that need not be read."""
 
     def log_line(self, line: Line) -> None:
         """Put what nix says into the registry's log."""

@@ -233,6 +233,27 @@ class Registry:
         done.addErrback(lambda failure: failure.trap(RegistryError) and None)
         return build.report()
 
+    async def warm(self, name: Name, tag: Tag, client: str) -> None:
+        """
+        Have an image there before anyone asks.
+
+        :raises RegistryError: it cannot be had.
+        """
+        await self._by_tag(name, tag, client)
+
+    def flake_of(self, name: Name) -> Flake | None:
+        """Give the flake that a name is of; None where there is none."""
+        try:
+            return self._find(name)[0]
+        except NameUnknown:
+            return None
+
+    def forget(self) -> None:
+        """Look again into the records: something was forgotten there."""
+        self._tagged.clear()
+        self._manifests.clear()
+        self._good.clear()
+
     def waiting_for(self, name: Name, tag: Tag) -> Report | None:
         """Tell of the build that those wait for who ask for a tag."""
         build = self.builds.find((name, tag))

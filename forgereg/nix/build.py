@@ -20,7 +20,14 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 
 from forgereg.logs import logger
-from forgereg.nix.events import Event, Line, Said, parse_event
+from forgereg.nix.events import (
+    Event,
+    Line,
+    Said,
+    is_builder_line,
+    parse_event,
+    parse_line,
+)
 from forgereg.nix.flake import Command, limited, masked, parse_locked, parse_outputs
 from forgereg.nix.process import Exit
 from forgereg.nix.refs import ls_remote
@@ -86,14 +93,22 @@ class Errand(Protocol):
     :ivar image: what the lines in the log are marked with.
     :ivar timeout_seconds: how long nix may work for it in all.
     :ivar left_seconds: how much of that is left.
+    :ivar is_full: whether it wants to hear no more of builders than their last lines.
     """
 
     image: str
     timeout_seconds: float
     left_seconds: float
 
+
+    @property
+    def is_full(self) -> bool: ...
+
     def hear(self, event: Event) -> None:
         """Be told what nix says."""
+
+    def skip(self, read: Callable[[], str]) -> None:
+        """Be told, once it is full, of a builder's line that need not be read."""
 
     async def wait(self, awaited: Deferred[T]) -> T:
         """Await something that ends when the errand is cancelled."""
@@ -109,9 +124,13 @@ class _Listener:
     errors: deque[str] = field(init=False, factory=lambda: deque(maxlen=_ERRORS))
     interrupted: bool = field(init=False, default=False)
     _others: deque[str] = field(init=False, factory=lambda: deque(maxlen=_ERRORS))
-    _lines: deque[str] = field(init=False, factory=lambda: deque(maxlen=_LAST_LINES))
+    _lines: deque[bytes] = field(init=False, factory=lambda: deque(maxlen=_LAST_LINES))
 
     def hear(self, raw: bytes) -> None:
+        if self._errand.is_full and is_builder_line(raw):
+            self._lines.append(raw)
+            self._errand.skip(lambda: self._read(raw))
+            return
         event = parse_event(raw)
         if not isinstance(event, Line):
             if event is not None:
@@ -130,14 +149,18 @@ class _Listener:
         ):
             self.errors.append(text)
         elif line.said is Said.BUILDER:
-            self._lines.append(text)
+            self._lines.append(raw)
         elif line.said is Said.OTHER:
             self._others.append(text)
+
+    def _read(self, raw: bytes) -> str:
+        line = parse_line(raw)
+        return "" if line is None else self._hide(line.text[:_CHARACTERS])
 
     def report(self) -> str:
         """What nix said was wrong, and the last lines of the log."""
         said = "\n".join(self.errors or self._others) or "nix did not say why"
-        lines = "\n".join(f"> {line}" for line in self._lines)
+        lines = "\n".join(f"> {self._read(raw)}" for raw in self._lines)
         return f"{said}\nlast lines of the log:\n{lines}" if lines else said
 
 

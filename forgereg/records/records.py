@@ -76,7 +76,7 @@ class Records:
     Those that note something raise `DiskFull` where there is no room for it.
     """
 
-    engine: Engine
+    _engine: Engine
 
     @classmethod
     def open(cls, url: str | URL) -> Records:
@@ -94,13 +94,12 @@ class Records:
 
     def close(self) -> None:
         """Close every connection."""
-        self.engine.dispose()
+        self._engine.dispose()
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """Give one transaction; committed when the block is left well."""
+    def _writing(self) -> Iterator[Connection]:
         try:
-            with self.engine.begin() as connection:
+            with self._engine.begin() as connection:
                 yield connection
         except OperationalError as e:
             if any(sign in str(e.orig) for sign in _NO_ROOM):
@@ -116,15 +115,15 @@ class Records:
         query = select(resolutions.c.locked, resolutions.c.resolved_at).where(
             resolutions.c.flake == flake
         )
-        with self.engine.connect() as connection:
+        with self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else (row.locked, row.resolved_at)
 
     def remember_resolution(self, flake: str, locked: str, now: float) -> None:
         """Note what a flake ref is resolved to from now on."""
-        with self.writing() as connection:
+        with self._writing() as connection:
             connection.execute(
-                upsert(
+                _upsert(
                     resolutions,
                     {"flake": flake, "locked": locked, "resolved_at": now},
                 )
@@ -135,14 +134,14 @@ class Records:
         query = select(evaluations.c.answer).where(
             evaluations.c.locked == locked, evaluations.c.question == question
         )
-        with self.engine.connect() as connection:
+        with self._engine.connect() as connection:
             return connection.execute(query).scalar_one_or_none()
 
     def remember_answer(self, locked: str, question: str, answer: str) -> None:
         """Note what Nix answered; a locked flake answers the same for ever."""
         row = {"locked": locked, "question": question, "answer": answer}
-        with self.writing() as connection:
-            connection.execute(upsert(evaluations, row))
+        with self._writing() as connection:
+            connection.execute(_upsert(evaluations, row))
 
     def tagged(self, name: Name, derivation: str, tag: Tag) -> tuple[Manifest, ...]:
         """
@@ -164,7 +163,7 @@ class Records:
             )
             .order_by(tags.c.preference)
         )
-        with self.engine.connect() as connection:
+        with self._engine.connect() as connection:
             rows = connection.execute(query).all()
         return tuple(
             Manifest(row.media_type, row.body, parse_digest(row.digest)) for row in rows
@@ -172,7 +171,7 @@ class Records:
 
     def forget_tags(self, derivation: str) -> None:
         """Forget what the tags of a derivation mean; its manifests stay."""
-        with self.writing() as connection:
+        with self._writing() as connection:
             connection.execute(delete(tags).where(tags.c.derivation == derivation))
 
     def manifest(self, name: Name, digest: Digest) -> Manifest | None:
@@ -180,7 +179,7 @@ class Records:
         query = select(manifests.c.media_type, manifests.c.body).where(
             manifests.c.name == str(name), manifests.c.digest == str(digest)
         )
-        with self.engine.connect() as connection:
+        with self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else Manifest(row.media_type, row.body, digest)
 
@@ -201,7 +200,7 @@ class Records:
             .join(sources, sources.c.id == blobs.c.source)
             .where(blobs.c.name == str(name), blobs.c.digest == str(digest))
         )
-        with self.engine.connect() as connection:
+        with self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
         return None if row is None else (row[0], Source(*row[1:]))
 
@@ -213,7 +212,7 @@ class Records:
             .where(tags.c.name.startswith(prefix, autoescape=True))
             .order_by(tags.c.name)
         )
-        with self.engine.connect() as connection:
+        with self._engine.connect() as connection:
             return list(connection.execute(query).scalars())
 
     def remember_image(
@@ -229,7 +228,7 @@ class Records:
 
         :param written: its manifests, the preferred form first.
         """
-        with self.writing() as connection:
+        with self._writing() as connection:
             source_id = connection.execute(
                 insert(sources)
                 .values(attrs.asdict(source))
@@ -245,13 +244,13 @@ class Records:
                     "media_type": manifest.media_type,
                     "body": manifest.body,
                 }
-                connection.execute(upsert(manifests, found | row))
+                connection.execute(_upsert(manifests, found | row))
                 row = {
                     "derivation": source.derivation,
                     "tag": str(tag),
                     "preference": preference,
                 }
-                connection.execute(upsert(tags, found | row))
+                connection.execute(_upsert(tags, found | row))
             for blob in image.blobs:
                 row = {
                     "name": str(name),
@@ -259,10 +258,10 @@ class Records:
                     "size": blob.size,
                     "source": source_id,
                 }
-                connection.execute(upsert(blobs, row))
+                connection.execute(_upsert(blobs, row))
 
 
-def upsert(table: Table, row: dict[str, Any]) -> Insert:
+def _upsert(table: Table, row: dict[str, Any]) -> Insert:
     """Insert a row, or bring the one with its primary key up to date."""
     key = [column.name for column in table.primary_key]
     rest = {name: value for name, value in row.items() if name not in key}

@@ -1,0 +1,175 @@
+"""
+What an operator, a forge or the clock can have done: builds that nobody pulls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from attrs import define
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from forgereg.flow.builds import Builds
+from forgereg.flow.failures import Failures
+from forgereg.flow.policy import Policy
+from forgereg.flow.push import Push
+from forgereg.flow.registry import Registry
+from forgereg.flow.report import Report, SweepReport
+from forgereg.flow.sweeper import Sweeper
+from forgereg.flow.threads import InThread
+from forgereg.logs import logger
+from forgereg.nix.refs import repository
+from forgereg.oci.errors import RegistryError, RequestInvalid
+from forgereg.oci.reference import Digest, Name, Tag, parse_name, parse_reference
+from forgereg.records.builds import BuildRecords
+from forgereg.records.buildlogs import BuildLogs
+from forgereg.records.pulls import Pulls
+
+_log = logger(__name__)
+
+#: Who asks for what nobody has asked for yet, as far as fairness goes.
+_PREWARM = "prewarm"
+#: What counts as pulled lately when a flake has changed, in seconds, and how many
+#: images are built then.
+_LATELY_SECONDS, _MOST_LATELY = 7 * 86400.0, 50
+
+
+@define(eq=False)
+class Works:
+    """
+    Builds as an operator sees them.
+
+    :ivar now: gives seconds since the epoch.
+    """
+
+    _registry: Registry
+    _builds: Builds
+    _failures: Failures
+    _records: BuildRecords
+    _logs: BuildLogs
+    _pulls: Pulls
+    _sweeper: Sweeper
+    _policy: Policy
+    _now: Callable[[], float]
+    _in_thread: InThread
+
+    async def builds(self, most: int) -> list[Report]:
+        """List builds: active ones first, then the newest first."""
+        return await self._builds.newest(most)
+
+    async def build(self, id: str) -> Report:
+        """
+        Give one build.
+
+        :raises BuildUnknown: it is not remembered.
+        """
+        return await self._builds.report(id)
+
+    async def log(self, id: str, offset: int, most: int) -> bytes:
+        """
+        Give what nix said.
+
+        :param offset: where to begin, in bytes, as ``most`` is.
+        :raises BuildUnknown: the build is not remembered.
+        """
+        await self._builds.report(id)
+        return await self._in_thread(self._logs.read, id, offset, most)
+
+    async def start(self, image: str, client: str) -> Report:
+        """
+        Have an image built, or join the build that runs.
+
+        :raises RequestInvalid: it is no image's name.
+        :raises NameUnknown: it is of no family that is served here.
+        """
+        name, tag = parse_image(image)
+        return self._registry.start(name, tag, client)
+
+    async def cancel(self, id: str) -> Report:
+        """
+        End a build.
+
+        :raises BuildUnknown: it is not remembered.
+        :raises BuildOver: it has ended before.
+        """
+        return await self._builds.cancel(id)
+
+    async def retry(self, id: str, client: str) -> Report:
+        """
+        Forget what failed, and build an image again.
+
+        :raises BuildUnknown: the build is not remembered.
+        """
+        report = await self._builds.report(id)
+        name, tag = parse_image(report.image)
+        self._failures.forget()
+        return self._registry.start(name, tag, client)
+
+    async def sweep(self, dry_run: bool) -> SweepReport:
+        """Let go of what nobody pulls, or only say what that is."""
+        return await self._sweeper.sweep(dry_run)
+
+    async def pushed(self, push: Push) -> list[str]:
+        """
+        Look at the flakes again that were pushed to, and build what was pulled lately.
+
+        :returns: these flakes, by the prefix of their names.
+        """
+        flakes = [f for f in self._registry.flakes if _is_about(push, f.ref)]
+        for flake in flakes:
+            flake.expire()
+            _log.info("somebody has pushed to {flake}", flake=flake.shown)
+        if flakes:
+            lately = await self._in_thread(
+                self._pulls.pulled_since, self._now() - _LATELY_SECONDS
+            )
+            self._warm(
+                (name, tag)
+                for name, tag in lately[:_MOST_LATELY]
+                if self._registry.flake_of(name) in flakes
+            )
+            self.prewarm()
+        return [flake.prefix for flake in flakes]
+
+    def prewarm(self) -> None:
+        """Have built what is to be there before anyone asks, as it is now."""
+        self._warm(map(parse_image, self._policy.prewarm))
+
+    def _warm(self, images: Iterable[tuple[Name, Tag]]) -> None:
+        for name, tag in images:
+            done = Deferred.fromCoroutine(self._registry.warm(name, tag, _PREWARM))
+            done.addErrback(_tell, name, tag)
+
+    async def tidy(self) -> None:
+        """Forget builds and logs whose time is over."""
+        before = self._now() - self._policy.log_seconds
+        gone = await self._in_thread(self._records.forget_before, before)
+        await self._in_thread(self._logs.forget, gone)
+        await self._in_thread(self._logs.prune, before)
+
+
+def parse_image(text: str) -> tuple[Name, Tag]:
+    """
+    Read an image's name: a repository, a colon and a tag; ``latest`` without one.
+
+    :raises RequestInvalid: it is none.
+    """
+    name, _, tag = text.partition(":")
+    try:
+        reference = parse_reference(tag or "latest")
+        if isinstance(reference, Digest):
+            raise RequestInvalid(f"{text} is no tag: a digest cannot be built")
+        return parse_name(name), reference
+    except RegistryError as e:
+        raise RequestInvalid(f"{text[:300]!r} is not an image: {e.detail}") from e
+
+
+def _is_about(push: Push, flake: str) -> bool:
+    return repository(flake) in push.repositories
+
+
+def _tell(failure: Failure, name: Name, tag: Tag) -> None:
+    failure.trap(RegistryError)
+    error = failure.getErrorMessage()
+    _log.warn("{name}:{tag} is not there yet: {error}", name=name, tag=tag, error=error)
