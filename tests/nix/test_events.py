@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forgereg.nix.events import Line, Said, parse_line
+from forgereg.nix.events import (
+    Line,
+    Said,
+    Started,
+    Stopped,
+    Told,
+    is_builder_line,
+    parse_event,
+    parse_line,
+)
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -153,3 +163,68 @@ def test_any_line_is_read(event: Any, raw: bytes) -> None:
 def test_any_event_is_read(event: Any) -> None:
     """An event whose fields are not what they should be does no harm."""
     parse_line(nix(**event))
+
+
+def test_activity_is_told_from_beginning_to_end() -> None:
+    """What nix begins, tells of, and ends is read as such."""
+    began = nix(action="start", id=2**60, level=3, type=105, fields=["x"], text="so")
+    assert parse_event(began) == Started(2**60, 105, ("x",), "so")
+    told = nix(action="result", id=2**60, type=105, fields=[1, 2, 0, 0])
+    assert parse_event(told) == Told(2**60, 105, (1, 2, 0, 0))
+    assert parse_event(nix(action="stop", id=2**60)) == Stopped(2**60)
+
+
+def test_activity_without_particulars() -> None:
+    """An activity of an older nix may say no more than what kind it is."""
+    assert parse_event(nix(action="start", id=1, type=104)) == Started(1, 104, (), "")
+
+
+def test_phase_is_no_line() -> None:
+    """The phase of a build is told apart from the lines of its log."""
+    told = nix(action="result", id=1, type=104, fields=["buildPhase"])
+    assert parse_event(told) == Told(1, 104, ("buildPhase",))
+    assert isinstance(parse_event(log_line("buildPhase")), Line)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"action": "start", "id": "1", "type": 104},
+        {"action": "start", "id": 1},
+        {"action": "stop", "id": None},
+        {"action": "stop", "id": 1.5},
+        {"action": "result", "id": 1, "type": "104", "fields": []},
+        {"action": "dance", "id": 1},
+    ],
+)
+def test_what_is_no_event(event: dict[str, Any]) -> None:
+    """An event that makes no sense is passed over."""
+    assert parse_event(nix(**event)) is None
+
+
+def test_line_of_a_builder_is_told_unread() -> None:
+    """A flood of log lines can be told without reading them."""
+    line = log_line("x").replace(b", ", b",").replace(b": ", b":")
+    assert is_builder_line(line)
+    assert not is_builder_line(line.replace(b'"x"', b'"%s"' % (b"x" * 5000)))
+    for other in (b"", b"@nix ", b"warning", line[:-1], line.replace(b"101", b"104")):
+        assert not is_builder_line(other)
+
+
+def test_recorded_lines_are_told_unread() -> None:
+    """All that a builder says, and nothing else, is told unread in a true stream."""
+    lines = Path(__file__).with_name("remote.events").read_bytes().splitlines()
+    spoken = [line for line in lines if is_builder_line(line)]
+    assert spoken
+    for line in lines:
+        read = parse_event(line)
+        is_spoken = isinstance(read, Line) and read.said is Said.BUILDER
+        assert is_spoken == is_builder_line(line)
+
+
+@given(text=st.text())
+def test_every_line_can_be_written(text: str) -> None:
+    """No line that a builder says is one that a file or a page could not hold."""
+    line = parse_line(log_line(text))
+    assert line is not None
+    line.text.encode()
