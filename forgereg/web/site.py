@@ -156,7 +156,7 @@ class _Front(Resource):
         if room is None and request.method not in (b"GET", b"HEAD"):
             return refuse_method(request)
         try:
-            b"/".join(request.postpath or []).decode("utf-8")
+            b"/".join([request.method, *(request.postpath or [])]).decode("utf-8")
         except UnicodeDecodeError:
             return refuse_path(request)
         return (room or self._api).render(request)
