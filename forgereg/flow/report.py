@@ -61,3 +61,38 @@ class Report:
     derivation: str | None = None
     progress: Progress = Progress()
     error: str | None = None
+
+
+@frozen
+class SweptImage:
+    """
+    An image that a sweep lets go of.
+
+    :ivar names: each repository and tag, joined by a colon.
+    :ivar bytes: what it holds that no other image does, in bytes.
+    :ivar last_pulled: seconds since the epoch; None if it never was.
+    :ivar reason: why it may go, for people.
+    """
+
+    names: tuple[str, ...]
+    bytes: int
+    last_pulled: float | None
+    reason: str
+
+
+@frozen
+class SweepReport:
+    """
+    What a sweep let go of, or would.
+
+    :ivar blobs: how many files of blobs.
+    :ivar freed_bytes: on the registry's disk.
+    :ivar kept_bytes: on the registry's disk.
+    :ivar dry_run: whether nothing was touched.
+    """
+
+    images: tuple[SweptImage, ...]
+    blobs: int
+    freed_bytes: int
+    kept_bytes: int
+    dry_run: bool

@@ -4,7 +4,9 @@ Put the resources together, and speak HTTP/1.1 as registries' clients do.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
+from io import BytesIO
 from typing import Any
 
 from twisted.internet.interfaces import ITCPTransport
@@ -22,6 +24,8 @@ _log = logger(__name__)
 _MAX_HEADERS = 2**17
 #: How long whoever sent something unreadable may go on, in seconds.
 _LINGER_SECONDS = 5
+#: How much of a body is kept where anybody wants it, in bytes.
+MAX_BODY = 2**20
 
 _TLS_HANDSHAKE = b"\x16"
 #: Source: tried with docker, containerd and podman, which take it for "no TLS here"
@@ -91,18 +95,37 @@ class _Channel(http.HTTPChannel):
             transport.loseWriteConnection()
 
 
-class _Request(server.Request):
-    """A request whose body nobody wants."""
+def _path_of(target: bytes) -> bytes:
+    """Give the path of what is asked for, which may be a whole URL."""
+    # Source: RFC 9112, section 3.2.2.
+    scheme, found, rest = target.partition(b"://")
+    if found and scheme.lower() in (b"http", b"https"):
+        return b"/" + rest.partition(b"/")[2]
+    return target
 
-    def process(self) -> None:
-        # RFC 9112, section 3.2.2: what is asked for may be a whole URL.
-        scheme, found, rest = self.path.partition(b"://")
-        if found and scheme.lower() in (b"http", b"https"):
-            self.path = b"/" + rest.partition(b"/")[2]
-        super().process()
+
+class _Request(server.Request):
+    """A request whose body nobody wants, unless it is for one of the rooms."""
+
+    def gotLength(self, length: int | None) -> None:
+        self.content = BytesIO()
+        # Twisted tells the request itself only when the body is there.
+        target: bytes = self.channel._path
+        self._kept: bytearray | None = None
+        if _path_of(target).startswith(b"/-/"):
+            self._kept = bytearray()
 
     def handleContentChunk(self, data: bytes) -> None:
-        pass
+        if self._kept is not None:
+            # One byte more than is allowed tells that there was more.
+            self._kept += data[: MAX_BODY + 1 - len(self._kept)]
+
+    def process(self) -> None:
+        self.path = _path_of(self.path)
+        if self._kept:
+            # Not before: Twisted would look for forms in it.
+            self.content = BytesIO(self._kept)
+        super().process()
 
     def unregisterProducer(self) -> None:
         # Where the client has left there is no channel any more.
@@ -119,28 +142,38 @@ class _Front(Resource):
 
     isLeaf = True
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, rooms: Mapping[bytes, Resource]) -> None:
         super().__init__()
         self._api = api.app.resource()
+        self._rooms = rooms
 
     def render(self, request: server.Request) -> Any:
         request.setHeader("Server", "forge-registry")
         request.setHeader("Docker-Distribution-Api-Version", "registry/2.0")
         request.setHeader("X-Content-Type-Options", "nosniff")
-        if request.method not in (b"GET", b"HEAD"):
+        first, *rest = request.postpath or [b""]
+        room = self._rooms.get(rest[0]) if first == b"-" and rest else None
+        if room is None and request.method not in (b"GET", b"HEAD"):
             return refuse_method(request)
         try:
-            b"/".join(request.postpath or []).decode("utf-8")
+            b"/".join([request.method, *(request.postpath or [])]).decode("utf-8")
         except UnicodeDecodeError:
             return refuse_path(request)
-        return self._api.render(request)
+        return (room or self._api).render(request)
 
 
 class RegistrySite(server.Site):
     """The whole registry as a factory of connections; HTTP/2 is never offered."""
 
-    def __init__(self, api: Api) -> None:
-        super().__init__(_Front(api), requestFactory=_Request)
+    def __init__(self, api: Api, rooms: Mapping[bytes, Resource] | None = None) -> None:
+        """
+        Put the resources together.
+
+        :param rooms: what answers below ``/-/<key>``, whatever the method. Each is a
+            leaf: it finds the whole path in ``postpath``, and in ``content`` the first
+            `MAX_BODY` bytes of the body, and one more if there are more.
+        """
+        super().__init__(_Front(api, rooms or {}), requestFactory=_Request)
         self.protocol = _Channel  # type: ignore[assignment, method-assign]
         self.displayTracebacks = False
 
