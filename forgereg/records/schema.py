@@ -9,6 +9,8 @@ The tables of the records.
     manifests     name, digest     → exact bytes
     blobs         name, digest     → size, source
     sources       derivation, archive → what to build to have the archive again
+    origins       source, name, digest → nothing more: it has this manifest or blob
+    pulls         name, digest, tag → when a manifest was last pulled by it
 
 Nothing here is derived from what a later version might do otherwise: the bytes of
 every manifest that was ever answered are kept as they were.
@@ -21,6 +23,7 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -58,6 +61,9 @@ sources = Table(
     Column("attribute", Text, nullable=False, comment="what was built of it"),
     Column("derivation", Text, nullable=False, comment="store path of its .drv"),
     Column("archive", Text, nullable=False, comment="store path of the archive"),
+    Column(
+        "seen_at", Float, comment="first sweep that saw it, seconds since the epoch"
+    ),
     UniqueConstraint("derivation", "archive"),
 )
 
@@ -87,4 +93,24 @@ blobs = Table(
     Column("digest", String(135), primary_key=True),
     Column("size", BigInteger, nullable=False, comment="bytes"),
     Column("source", ForeignKey(sources.c.id), nullable=False),
+)
+
+#: What `blobs` and `manifests` cannot say: every source that has a digest, not only the
+#: last one. What is in no row of it can be forgotten.
+origins = Table(
+    "origins",
+    metadata,
+    Column("source", ForeignKey(sources.c.id), primary_key=True),
+    Column("name", String(255), primary_key=True, comment="repository name"),
+    Column("digest", String(135), primary_key=True, comment="of a manifest or blob"),
+    Index("origins_of_digest", "name", "digest"),
+)
+
+pulls = Table(
+    "pulls",
+    metadata,
+    Column("name", String(255), primary_key=True, comment="repository name"),
+    Column("digest", String(135), primary_key=True, comment="of the manifest"),
+    Column("tag", String(128), primary_key=True, comment="empty when by digest"),
+    Column("pulled_at", Float, nullable=False, comment="seconds since the epoch, UTC"),
 )
