@@ -61,3 +61,36 @@ class Report:
     derivation: str | None = None
     progress: Progress = Progress()
     error: str | None = None
+
+
+@frozen
+class SweptImage:
+    """
+    An image that was let go of.
+
+    :ivar names: of "repo:tag".
+    :ivar bytes: what that freed.
+    :ivar last_pulled: seconds since the epoch; None if nobody ever pulled it.
+    """
+
+    names: tuple[str, ...]
+    bytes: int
+    last_pulled: float | None
+    reason: str
+
+
+@frozen
+class SweepReport:
+    """
+    What a sweep did.
+
+    :ivar images: oldest pull first.
+    :ivar blobs: how many files were deleted.
+    :ivar dry_run: whether all this would only be done.
+    """
+
+    images: tuple[SweptImage, ...]
+    blobs: int
+    freed_bytes: int
+    kept_bytes: int
+    dry_run: bool

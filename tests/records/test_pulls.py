@@ -32,7 +32,7 @@ def source(name: str, archive: str = "") -> Source:
 
 def image(*texts: str) -> Image:
     return Image(
-        Descriptor(sha256("config".join(texts).encode()), 6),
+        Descriptor(sha256(f"config of {texts}".encode()), 6),
         tuple(Descriptor(sha256(text.encode()), len(text)) for text in texts),
     )
 
