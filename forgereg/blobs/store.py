@@ -14,12 +14,29 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
+from math import inf
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO
 
 from attrs import define, field, frozen
 
-from forgereg.oci.reference import Digest
+from forgereg.oci.errors import DigestInvalid
+from forgereg.oci.reference import Digest, parse_digest
+
+
+@frozen
+class Stored:
+    """
+    A blob's file.
+
+    :ivar size: in bytes.
+    :ivar written_at: in seconds since the epoch.
+    """
+
+    digest: Digest
+    size: int
+    written_at: float
 
 
 @frozen
@@ -69,6 +86,35 @@ class BlobStore:
         finally:
             stage.close()
             shutil.rmtree(folder, ignore_errors=True)
+
+    def all(self) -> Iterator[Stored]:
+        """List the blobs, in no order; what else lies between them is passed over."""
+        for path in (self.root / "blobs").glob("*/??/*"):
+            try:
+                digest = parse_digest(f"{path.parts[-3]}:{path.name}")
+                found = path.lstat()
+            except (DigestInvalid, FileNotFoundError):
+                continue
+            if S_ISREG(found.st_mode) and path == self.path(digest):
+                yield Stored(digest, found.st_size, found.st_mtime)
+
+    def delete(self, digest: Digest, written_before: float = inf) -> int:
+        """
+        Delete a blob; who has it open reads on.
+
+        :param written_before: what is as young as this stays, in seconds since the
+            epoch.
+        :returns: how many bytes lay there; 0 where it stays or is not there.
+        """
+        path = self.path(digest)
+        try:
+            found = path.lstat()
+            if found.st_mtime >= written_before:
+                return 0
+            path.unlink()
+        except FileNotFoundError:
+            return 0
+        return found.st_size
 
     def path(self, digest: Digest) -> Path:
         """Say where the blob of this digest lies, if it is there."""

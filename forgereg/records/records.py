@@ -6,34 +6,23 @@ The tables are drawn in `forgereg.records.schema`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import attrs
 from attrs import frozen
-from sqlalchemy import (
-    URL,
-    Connection,
-    Engine,
-    Table,
-    create_engine,
-    delete,
-    event,
-    select,
-)
-from sqlalchemy.dialects.sqlite import Insert, insert
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import URL, Connection, Engine, delete, select
+from sqlalchemy.dialects.sqlite import insert
 
 from forgereg.oci.descriptor import Image
-from forgereg.oci.errors import DiskFull
 from forgereg.oci.manifest import Manifest
 from forgereg.oci.reference import Digest, Name, Tag, parse_digest
+from forgereg.records.database import open_engine, upsert, writing
 from forgereg.records.schema import (
     blobs,
     evaluations,
     manifests,
-    metadata,
+    origins,
     resolutions,
     sources,
     tags,
@@ -57,17 +46,6 @@ class Source:
     archive: str
 
 
-#: How SQLite says that the disk is full: with a page in hand, and without.
-_NO_ROOM = ("is full", "disk I/O error")
-
-
-def _tune_sqlite(connection: Any, _record: object) -> None:
-    # A reader never waits for the writer, and a killed process loses nothing that
-    # was committed. Source: SQLite, "Write-Ahead Logging".
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
 @frozen
 class Records:
     """
@@ -86,25 +64,19 @@ class Records:
         :param url: as SQLAlchemy reads it.
         :raises sqlalchemy.exc.SQLAlchemyError: it cannot be opened or is damaged.
         """
-        engine = create_engine(url)
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "connect", _tune_sqlite)
-        metadata.create_all(engine)
-        return cls(engine)
+        return cls(open_engine(url))
 
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
 
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except OperationalError as e:
-            if any(sign in str(e.orig) for sign in _NO_ROOM):
-                raise DiskFull("the registry's disk has no room for records") from e
-            raise
+    @property
+    def engine(self) -> Engine:
+        """The database, for what else is kept in it."""
+        return self._engine
+
+    def _writing(self) -> AbstractContextManager[Connection]:
+        return writing(self._engine)
 
     def resolution(self, flake: str) -> tuple[str, float] | None:
         """
@@ -123,7 +95,7 @@ class Records:
         """Note what a flake ref is resolved to from now on."""
         with self._writing() as connection:
             connection.execute(
-                _upsert(
+                upsert(
                     resolutions,
                     {"flake": flake, "locked": locked, "resolved_at": now},
                 )
@@ -141,7 +113,7 @@ class Records:
         """Note what Nix answered; a locked flake answers the same for ever."""
         row = {"locked": locked, "question": question, "answer": answer}
         with self._writing() as connection:
-            connection.execute(_upsert(evaluations, row))
+            connection.execute(upsert(evaluations, row))
 
     def tagged(self, name: Name, derivation: str, tag: Tag) -> tuple[Manifest, ...]:
         """
@@ -244,13 +216,13 @@ class Records:
                     "media_type": manifest.media_type,
                     "body": manifest.body,
                 }
-                connection.execute(_upsert(manifests, found | row))
+                connection.execute(upsert(manifests, found | row))
                 row = {
                     "derivation": source.derivation,
                     "tag": str(tag),
                     "preference": preference,
                 }
-                connection.execute(_upsert(tags, found | row))
+                connection.execute(upsert(tags, found | row))
             for blob in image.blobs:
                 row = {
                     "name": str(name),
@@ -258,13 +230,10 @@ class Records:
                     "size": blob.size,
                     "source": source_id,
                 }
-                connection.execute(_upsert(blobs, row))
-
-
-def _upsert(table: Table, row: dict[str, Any]) -> Insert:
-    """Insert a row, or bring the one with its primary key up to date."""
-    key = [column.name for column in table.primary_key]
-    rest = {name: value for name, value in row.items() if name not in key}
-    return (
-        insert(table).values(row).on_conflict_do_update(index_elements=key, set_=rest)
-    )
+                connection.execute(upsert(blobs, row))
+            for digest in (
+                *(m.digest for m in written),
+                *(b.digest for b in image.blobs),
+            ):
+                row = {"source": source_id, "name": str(name), "digest": str(digest)}
+                connection.execute(upsert(origins, row))

@@ -11,6 +11,8 @@ The tables of the records.
     sources       derivation, archive → what to build to have the archive again
     builds        id → how it went
     last_good     name, tag    → derivation of the last image that worked
+    origins       source, name, digest → nothing more: it has this manifest or blob
+    pulls         name, digest, tag → when a manifest was last pulled by it
 
 Nothing here is derived from what a later version might do otherwise: the bytes of
 every manifest that was ever answered are kept as they were.
@@ -23,6 +25,7 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -60,6 +63,9 @@ sources = Table(
     Column("attribute", Text, nullable=False, comment="what was built of it"),
     Column("derivation", Text, nullable=False, comment="store path of its .drv"),
     Column("archive", Text, nullable=False, comment="store path of the archive"),
+    Column(
+        "seen_at", Float, comment="first sweep that saw it, seconds since the epoch"
+    ),
     UniqueConstraint("derivation", "archive"),
 )
 
@@ -115,4 +121,22 @@ last_good = Table(
     Column("name", String(255), primary_key=True, comment="repository name"),
     Column("tag", String(128), primary_key=True),
     Column("derivation", Text, nullable=False, comment="store path of a .drv"),
+#: What `blobs` and `manifests` cannot say: every source that has a digest, not only the
+#: last one. What is in no row of it can be forgotten.
+origins = Table(
+    "origins",
+    metadata,
+    Column("source", ForeignKey(sources.c.id), primary_key=True),
+    Column("name", String(255), primary_key=True, comment="repository name"),
+    Column("digest", String(135), primary_key=True, comment="of a manifest or blob"),
+    Index("origins_of_digest", "name", "digest"),
+)
+
+pulls = Table(
+    "pulls",
+    metadata,
+    Column("name", String(255), primary_key=True, comment="repository name"),
+    Column("digest", String(135), primary_key=True, comment="of the manifest"),
+    Column("tag", String(128), primary_key=True, comment="empty when by digest"),
+    Column("pulled_at", Float, nullable=False, comment="seconds since the epoch, UTC"),
 )

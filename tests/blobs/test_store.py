@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from forgereg.blobs.store import BlobStore, Partial, Stage
+from forgereg.blobs.store import BlobStore, Partial, Stage, Stored
 from forgereg.oci.manifest import sha256
 from forgereg.oci.reference import Digest
 
@@ -271,3 +271,45 @@ def test_partial_was_tidied_away(tmp_path: Path) -> None:
     (tmp_path / "partial").rmdir()
     with store.stage() as stage:
         stage.partial().file.close()
+
+
+def test_all_blobs_are_listed(store: BlobStore) -> None:
+    """Every blob is listed with its size and time, and nothing that is still written."""
+    assert list(store.all()) == []
+    for data in (b"", DATA):
+        os.utime(store.path(put(store, data)), (5.0, 5.0))
+    with store.stage() as stage:
+        write(stage, b"half")
+        listed = {stored.digest: stored for stored in store.all()}
+    assert listed == {
+        sha256(data): Stored(sha256(data), len(data), 5.0) for data in (b"", DATA)
+    }
+
+
+def test_what_is_no_blob_is_not_listed(store: BlobStore) -> None:
+    """Files that somebody put between the blobs are passed over."""
+    folder = store.path(put(store)).parent
+    (folder / "note.txt").write_bytes(b"x")
+    (folder / ("0" * 64)).write_bytes(b"in the wrong folder")
+    (folder / DIGEST.encoded.replace(DIGEST.encoded[-1], "g")).mkdir()
+    (store.root / "blobs" / "lost+found").mkdir()
+    assert [stored.digest for stored in store.all()] == [DIGEST]
+
+
+def test_deleted_blob(store: BlobStore) -> None:
+    """A blob that is deleted is gone, but not for whoever is reading it."""
+    put(store)
+    with store.open(DIGEST, len(DATA)) or pytest.fail("it is not there") as file:
+        assert store.delete(DIGEST) == len(DATA)
+        assert store.open(DIGEST, len(DATA)) is None
+        assert file.read() == DATA
+    assert store.delete(DIGEST) == 0, "it is gone already"
+
+
+def test_young_blob_stays(store: BlobStore) -> None:
+    """A blob that was written since it was chosen for deletion is not deleted."""
+    path = store.path(put(store))
+    os.utime(path, (5.0, 5.0))
+    assert store.delete(DIGEST, written_before=5.0) == 0
+    assert store.delete(DIGEST, written_before=5.1) == len(DATA)
+    assert files(store) == []

@@ -1,0 +1,66 @@
+"""
+Open the database of the records, and write to it. Blocking: for threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event
+from sqlalchemy.dialects.sqlite import Insert, insert
+from sqlalchemy.exc import OperationalError
+
+from forgereg.oci.errors import DiskFull
+from forgereg.records.schema import metadata
+
+#: How SQLite says that the disk is full: with a page in hand, and without.
+_NO_ROOM = ("is full", "disk I/O error")
+
+
+def open_engine(url: str | URL) -> Engine:
+    """
+    Open a database, making what tables it lacks.
+
+    :param url: as SQLAlchemy reads it.
+    :raises sqlalchemy.exc.SQLAlchemyError: it cannot be opened or is damaged.
+    """
+    engine = create_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _tune_sqlite)
+    metadata.create_all(engine)
+    return engine
+
+
+def _tune_sqlite(connection: Any, _record: object) -> None:
+    # A reader never waits for the writer, and a killed process loses nothing that
+    # was committed. Source: SQLite, "Write-Ahead Logging".
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """
+    Write in one transaction.
+
+    :raises DiskFull: there is no room for it.
+    """
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except OperationalError as e:
+        if any(sign in str(e.orig) for sign in _NO_ROOM):
+            raise DiskFull("the registry's disk has no room for records") from e
+        raise
+
+
+def upsert(table: Table, row: dict[str, Any]) -> Insert:
+    """Insert a row, or bring the one with its primary key up to date."""
+    key = [column.name for column in table.primary_key]
+    rest = {name: value for name, value in row.items() if name not in key}
+    made = insert(table).values(row)
+    if not rest:
+        return made.on_conflict_do_nothing()
+    return made.on_conflict_do_update(index_elements=key, set_=rest)

@@ -1,0 +1,259 @@
+"""Tests for `forgereg.records.pulls`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from forgereg.oci.descriptor import Descriptor, Image
+from forgereg.oci.errors import DiskFull
+from forgereg.oci.manifest import Manifest, sha256, write_manifests
+from forgereg.oci.reference import Digest, Name, Tag, parse_digest
+from forgereg.records.pulls import Forgotten, KeptImage, Pull, Pulls
+from forgereg.records.records import Records, Source
+from tests.doubles import store_path
+
+HELLO, OTHER = Name("packages/hello"), Name("packages/other")
+LATEST, VERSION = Tag("latest"), Tag("2.12")
+
+
+def source(name: str, archive: str = "") -> Source:
+    return Source(
+        f"locked {name}",
+        f"attribute {name}",
+        store_path(f"{name}.drv"),
+        store_path(f"{archive or name}.tar.gz"),
+    )
+
+
+def image(*texts: str) -> Image:
+    return Image(
+        Descriptor(sha256(f"config of {texts}".encode()), 6),
+        tuple(Descriptor(sha256(text.encode()), len(text)) for text in texts),
+    )
+
+
+OLD, NEW = source("old"), source("new")
+
+
+@pytest.fixture
+def records() -> Iterator[Records]:
+    records = Records.open("sqlite://")
+    yield records
+    records.close()
+
+
+@pytest.fixture
+def pulls(records: Records) -> Pulls:
+    return Pulls(records.engine)
+
+
+def remember(
+    records: Records, name: Name, source: Source, image: Image, tag: Tag = LATEST
+) -> tuple[Manifest, ...]:
+    written = write_manifests(image)
+    records.remember_image(name, tag, source, image, written)
+    return written
+
+
+def only(pulls: Pulls) -> KeptImage:
+    (kept,) = pulls.images(0.0)
+    return kept
+
+
+def test_nothing_is_kept_at_first(pulls: Pulls) -> None:
+    """A registry that was never asked keeps no image, and nothing was pulled."""
+    assert pulls.images(1.0) == []
+    assert pulls.pulled_since(0.0) == []
+    assert pulls.forget(OLD, None) is None
+
+
+def test_what_is_kept_of_an_image(records: Records, pulls: Pulls) -> None:
+    """An image is listed with every name, manifest and blob that it has."""
+    shown = image("lower", "upper")
+    written = remember(records, HELLO, OLD, shown)
+    remember(records, HELLO, OLD, shown, VERSION)
+    remember(records, OTHER, OLD, shown)
+    names = ("packages/hello:2.12", "packages/hello:latest", "packages/other:latest")
+    assert only(pulls) == KeptImage(
+        OLD,
+        names,
+        frozenset((name, m.digest) for name in (HELLO, OTHER) for m in written),
+        frozenset(blob.digest for blob in shown.blobs),
+        None,
+        0.0,
+    )
+
+
+def test_image_that_nobody_pulled(records: Records, pulls: Pulls) -> None:
+    """An image that nobody has pulled counts from when it was first seen."""
+    remember(records, HELLO, OLD, image("x"))
+    assert pulls.images(5.0)[0].used_at == 5.0
+    kept = pulls.images(9.0)[0]
+    assert (kept.pulled_at, kept.seen_at, kept.used_at) == (None, 5.0, 5.0)
+
+
+def test_last_pull_counts(records: Records, pulls: Pulls) -> None:
+    """An image counts from its last pull, by whatever tag, digest or form."""
+    docker, oci = remember(records, HELLO, OLD, image("x"))
+    pulls.note([Pull(HELLO, docker.digest, LATEST, 30.0)])
+    pulls.note([Pull(HELLO, oci.digest, None, 40.0)])
+    assert only(pulls).pulled_at == 40.0
+    pulls.note([Pull(HELLO, docker.digest, LATEST, 50.0)])
+    assert only(pulls).used_at == 50.0
+
+
+def test_nothing_to_note(pulls: Pulls) -> None:
+    """An empty batch is no error."""
+    pulls.note([])
+
+
+def test_what_was_pulled_lately(pulls: Pulls) -> None:
+    """What was pulled by tag is listed once each, the newest first."""
+    pulls.note(
+        [
+            Pull(HELLO, sha256(b"1"), LATEST, 10.0),
+            Pull(HELLO, sha256(b"2"), LATEST, 40.0),
+            Pull(HELLO, sha256(b"2"), VERSION, 20.0),
+            Pull(OTHER, sha256(b"3"), LATEST, 30.0),
+            Pull(OTHER, sha256(b"3"), None, 50.0),
+        ]
+    )
+    assert pulls.pulled_since(20.0) == [
+        (HELLO, LATEST),
+        (OTHER, LATEST),
+        (HELLO, VERSION),
+    ]
+    assert pulls.pulled_since(40.1) == []
+
+
+def test_tags_that_mean_something_else_by_now(records: Records, pulls: Pulls) -> None:
+    """An image whose tags were forgotten is listed by its repository alone."""
+    remember(records, HELLO, OLD, image("x"))
+    records.forget_tags(OLD.derivation)
+    assert only(pulls).names == ("packages/hello:",)
+
+
+def test_forgotten_image(records: Records, pulls: Pulls) -> None:
+    """Of an image that is forgotten nothing is left, and it can be remembered again."""
+    shown = image("lower", "upper")
+    written = remember(records, HELLO, OLD, shown)
+    pulls.note([Pull(HELLO, written[0].digest, LATEST, 1.0)])
+    free = frozenset(blob.digest for blob in shown.blobs)
+    assert pulls.forget(OLD, 1.0) == Forgotten(free, True)
+    assert records.tagged(HELLO, OLD.derivation, LATEST) == ()
+    assert records.manifest(HELLO, written[0].digest) is None
+    assert records.blob(HELLO, shown.config.digest) is None
+    assert pulls.images(0.0) == []
+    assert pulls.pulled_since(0.0) == []
+    assert pulls.forget(OLD, 1.0) is None
+    remember(records, HELLO, OLD, shown)
+    assert only(pulls).pulled_at is None
+
+
+@pytest.mark.parametrize("known", [None, 1.0])
+def test_image_that_was_pulled_since(
+    records: Records, pulls: Pulls, known: float | None
+) -> None:
+    """An image that was pulled after it was chosen is not forgotten."""
+    written = remember(records, HELLO, OLD, image("x"))
+    pulls.note([Pull(HELLO, written[0].digest, None, 1.5)])
+    before = pulls.images(0.0)
+    assert pulls.forget(OLD, known) is None
+    assert pulls.images(0.0) == before
+
+
+def test_layer_that_another_image_has(records: Records, pulls: Pulls) -> None:
+    """A layer of two images goes with the last of them, whichever name they have."""
+    shared = sha256(b"shared")
+    remember(records, HELLO, OLD, image("shared", "old"))
+    remember(records, HELLO, NEW, image("shared", "new"))
+    remember(records, OTHER, source("third"), image("shared"))
+    gone = pulls.forget(NEW, None)
+    assert gone is not None and shared not in gone.blobs
+    assert records.blob(HELLO, shared) == (6, OLD), "it can be had from the other"
+    gone = pulls.forget(OLD, None)
+    assert gone is not None and shared not in gone.blobs
+    assert records.blob(HELLO, shared) is None
+    gone = pulls.forget(source("third"), None)
+    assert gone is not None and shared in gone.blobs
+
+
+def test_manifest_that_two_derivations_have(records: Records, pulls: Pulls) -> None:
+    """An image that two builds gave stays while one of them is kept, with its tag."""
+    same = image("x")
+    written = remember(records, HELLO, OLD, same)
+    remember(records, HELLO, NEW, same)
+    assert pulls.forget(OLD, None) == Forgotten(frozenset(), True)
+    assert records.tagged(HELLO, NEW.derivation, LATEST) == written
+    assert records.blob(HELLO, same.config.digest) == (6, NEW)
+    assert only(pulls).names == ("packages/hello:latest",)
+
+
+def test_derivation_of_two_archives(records: Records, pulls: Pulls) -> None:
+    """A derivation is needed as long as one image of it is."""
+    web, db = source("app", "web"), source("app", "db")
+    remember(records, HELLO, web, image("web"))
+    remember(records, OTHER, db, image("db"))
+    gone = pulls.forget(web, None)
+    assert gone is not None and not gone.derivation
+    assert records.tagged(OTHER, db.derivation, LATEST) != ()
+    gone = pulls.forget(db, None)
+    assert gone is not None and gone.derivation
+
+
+def test_full_disk(records: Records, pulls: Pulls) -> None:
+    """On a full disk nothing is noted, and what is kept can still be listed."""
+    remember(records, HELLO, OLD, image("x"))
+    with records.engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1")
+    many = [Pull(Name(f"p/{n}"), sha256(b"x"), LATEST, 1.0) for n in range(5000)]
+    with pytest.raises(DiskFull):
+        pulls.note(many)
+    assert [kept.source for kept in pulls.images(1.0)] == [OLD]
+
+
+remembered = st.lists(
+    st.tuples(
+        st.sampled_from([HELLO, OTHER]),
+        st.sampled_from([source(d, a) for d in "de" for a in "xyz"]),
+        st.sampled_from([LATEST, VERSION]),
+        st.lists(st.sampled_from("abc"), max_size=3),
+    ),
+    max_size=8,
+)
+
+
+@given(remembered, st.sampled_from([source(d, a) for d in "de" for a in "xyz"]))
+def test_what_is_kept_stays_whole(
+    each: list[tuple[Name, Source, Tag, list[str]]], victim: Source
+) -> None:
+    """Whatever is forgotten, every other image can be pulled to its last blob."""
+    records = Records.open("sqlite://")
+    pulls = Pulls(records.engine)
+    for name, origin, tag, texts in each:
+        remember(records, name, origin, image(*texts), tag)
+    before = {kept.source: kept for kept in pulls.images(0.0)}
+    gone = pulls.forget(victim, None)
+    after = {kept.source: kept for kept in pulls.images(0.0)}
+    assert after == {k: v for k, v in before.items() if k != victim}
+    assert (gone is None) == (victim not in before)
+    kept_blobs: set[Digest] = set()
+    for kept in after.values():
+        kept_blobs |= kept.blobs
+        for name, digest in kept.manifests:
+            manifest = records.manifest(name, digest)
+            assert manifest is not None
+            body = json.loads(manifest.body)
+            for blob in [body["config"], *body["layers"]]:
+                found = records.blob(name, parse_digest(blob["digest"]))
+                assert found is not None and found[1] in after
+    if gone is not None:
+        assert gone.blobs == before[victim].blobs - kept_blobs
+        needed = {kept.source.derivation for kept in after.values()}
+        assert gone.derivation == (victim.derivation not in needed)
+    records.close()
