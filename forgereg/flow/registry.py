@@ -116,7 +116,7 @@ class Registry:
     _good: LRUCache[tuple[Name, Tag], str] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._builds_known = BuildRecords(self._records)
+        self._builds_known = BuildRecords(self._records.engine)
         self._tagged = LRUCache(self._cache_size)
         self._manifests = LRUCache(self._cache_size)
         self._good = LRUCache(self._cache_size)
@@ -471,7 +471,8 @@ class Registry:
                 " something else by now: pull it by tag"
             ) from e
 
-    def _errand(self, what: str, client: str) -> Errand:
+    def errand(self, what: str, client: str = "") -> Errand:
+        """Begin to ask about something that is not built."""
         return Errand(what, [client], self._policy.timeout_seconds)
 
     async def tags(self, name: Name, client: str = "") -> list[str]:
@@ -481,7 +482,7 @@ class Registry:
         :raises NameUnknown: the flake has no such image.
         """
         flake, wanted = self._find(name)
-        errand = self._errand(str(name), client)
+        errand = self.errand(str(name), client)
         located = await flake.lock(errand)
         tags = (await flake.package(errand, located.locked, wanted)).tags
         try:
@@ -512,7 +513,7 @@ class Registry:
         return sorted(filter(is_name, names))
 
     async def _listed(self, flake: Flake, client: str) -> set[str]:
-        errand = self._errand("the catalogue", client)
+        errand = self.errand("the catalogue", client)
         located = await flake.lock(errand)
         prefix = f"{flake.prefix}/" if flake.prefix else ""
         names: set[str] = set()

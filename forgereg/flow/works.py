@@ -22,8 +22,8 @@ from forgereg.logs import logger
 from forgereg.nix.refs import repository
 from forgereg.oci.errors import RegistryError, RequestInvalid
 from forgereg.oci.reference import Digest, Name, Tag, parse_name, parse_reference
-from forgereg.records.builds import BuildRecords
 from forgereg.records.buildlogs import BuildLogs
+from forgereg.records.builds import BuildRecords
 from forgereg.records.pulls import Pulls
 
 _log = logger(__name__)

@@ -100,7 +100,6 @@ class Errand(Protocol):
     timeout_seconds: float
     left_seconds: float
 
-
     @property
     def is_full(self) -> bool: ...
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from attrs import frozen
-from sqlalchemy import delete, select, update
+from sqlalchemy import Engine, delete, select, update
 
 from forgereg.oci.reference import Name, Tag
-from forgereg.records.records import Records, upsert
+from forgereg.records.database import upsert, writing
 from forgereg.records.schema import builds, last_good
 
 
@@ -21,7 +21,7 @@ from forgereg.records.schema import builds, last_good
 class BuildRecords:
     """The builds that were asked for; each method is one transaction."""
 
-    _records: Records
+    _engine: Engine
 
     def save(self, rows: Iterable[dict[str, Any]], gone: Iterable[str] = ()) -> None:
         """
@@ -31,7 +31,7 @@ class BuildRecords:
         :param gone: ids of builds that came to nothing.
         :raises DiskFull: there is no room.
         """
-        with self._records.writing() as connection:
+        with writing(self._engine) as connection:
             for row in rows:
                 connection.execute(upsert(builds, row))
             connection.execute(delete(builds).where(builds.c.id.in_(list(gone))))
@@ -45,7 +45,7 @@ class BuildRecords:
         :returns: how many there were.
         """
         query = update(builds).where(builds.c.state.not_in(over))
-        with self._records.writing() as connection:
+        with writing(self._engine) as connection:
             return connection.execute(query.values(state=state, error=error)).rowcount
 
     def newest(self, most: int) -> list[dict[str, Any]]:
@@ -59,7 +59,7 @@ class BuildRecords:
         return found[0] if found else None
 
     def _select(self, query: Any) -> list[dict[str, Any]]:
-        with self._records.engine.connect() as connection:
+        with self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def forget_before(self, asked_at: float) -> list[str]:
@@ -70,13 +70,13 @@ class BuildRecords:
         :returns: their ids.
         """
         query = delete(builds).where(builds.c.asked_at < asked_at)
-        with self._records.writing() as connection:
+        with writing(self._engine) as connection:
             return list(connection.execute(query.returning(builds.c.id)).scalars())
 
     def remember_good(self, name: Name, tag: Tag, derivation: str) -> None:
         """Note what a tag means, as far as it works."""
         row = {"name": str(name), "tag": str(tag), "derivation": derivation}
-        with self._records.writing() as connection:
+        with writing(self._engine) as connection:
             connection.execute(upsert(last_good, row))
 
     def last_good(self, name: Name, tag: Tag) -> str | None:
@@ -84,5 +84,5 @@ class BuildRecords:
         query = select(last_good.c.derivation).where(
             last_good.c.name == str(name), last_good.c.tag == str(tag)
         )
-        with self._records.engine.connect() as connection:
+        with self._engine.connect() as connection:
             return connection.execute(query).scalar_one_or_none()

@@ -121,6 +121,8 @@ last_good = Table(
     Column("name", String(255), primary_key=True, comment="repository name"),
     Column("tag", String(128), primary_key=True),
     Column("derivation", Text, nullable=False, comment="store path of a .drv"),
+)
+
 #: What `blobs` and `manifests` cannot say: every source that has a digest, not only the
 #: last one. What is in no row of it can be forgotten.
 origins = Table(

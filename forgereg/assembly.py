@@ -1,0 +1,339 @@
+"""
+Put the rooms together: from settings and a machine's means to a registry that answers.
+
+`forgereg.tap` does it for twistd; the tests do it with a clock, threads and a nix that
+are played.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import attrs
+from attrs import define, field
+from sqlalchemy import URL
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.web.resource import Resource
+
+from forgereg.blobs.store import BlobStore
+from forgereg.config import TABLE, FlakeSetting, Settings
+from forgereg.flow.archives import Archives
+from forgereg.flow.buildlog import BuildLog
+from forgereg.flow.builds import Builds
+from forgereg.flow.failures import Failures
+from forgereg.flow.flakes import Flake
+from forgereg.flow.policy import Policy
+from forgereg.flow.pulls import PullLog
+from forgereg.flow.registry import Registry
+from forgereg.flow.slots import Slots
+from forgereg.flow.sweeper import Sweeper
+from forgereg.flow.threads import InThread
+from forgereg.flow.works import Works
+from forgereg.logs import logger
+from forgereg.nix.build import Limit, Nix, Run
+from forgereg.nix.flake import Command, masked
+from forgereg.nix.store import Store, store_root
+from forgereg.nix.tokens import Token, environment, read_token, redact
+from forgereg.oci.errors import RegistryError
+from forgereg.records.buildlogs import BuildLogs
+from forgereg.records.builds import BuildRecords
+from forgereg.records.pulls import Pulls
+from forgereg.records.records import Records
+from forgereg.web.api import Api
+from forgereg.web.control import Control
+from forgereg.web.guard import Guard, client_of
+from forgereg.web.hooks import Hooks
+from forgereg.web.patience import Limits
+from forgereg.web.site import RegistrySite
+from forgereg.web.tombstone import Tombstones
+
+_log = logger(__name__)
+
+#: How many refs are looked up at a time: each is one short question over the network.
+_LOOKUPS = 8
+#: How often the clock has something done, in seconds: sweeping, and forgetting builds.
+_TIDY_SECONDS = 3600.0
+#: How often what is prewarmed is looked at, at most, in seconds.
+_LEAST_WARM_SECONDS = 10.0
+_DAY = 86400.0
+
+
+@define
+class Machine:
+    """
+    What the registry stands on.
+
+    :ivar state: its directory.
+    :ivar env: what nix runs with.
+    :ivar now: gives seconds since the epoch.
+    :ivar new_id: gives names for builds and incidents, each time another one.
+    :ivar in_thread: where disk and records are waited for.
+    :ivar in_reader: where archives are read: as many at a time as there are cores.
+    """
+
+    state: Path
+    blobs: BlobStore
+    run: Run
+    env: Mapping[str, str] = field(repr=False)
+    clock: IReactorTime
+    now: Callable[[], float]
+    new_id: Callable[[], str]
+    in_thread: InThread
+    in_reader: InThread
+
+
+@define(eq=False)
+class Assembly:
+    """
+    The whole registry, but for the port it listens on.
+
+    :raises ValueError: a file that a setting names cannot be used; the text says which.
+    """
+
+    settings: Settings
+    machine: Machine
+    records: Records
+    policy: Policy = field(init=False, factory=Policy)
+    failures: Failures = field(init=False)
+    builds: Builds = field(init=False)
+    archives: Archives = field(init=False)
+    registry: Registry = field(init=False)
+    pulls: PullLog = field(init=False)
+    sweeper: Sweeper = field(init=False)
+    works: Works = field(init=False)
+    api: Api = field(init=False)
+    guard: Guard = field(init=False, factory=Guard)
+    hooks: Hooks = field(init=False)
+    site: RegistrySite = field(init=False)
+    _evaluations: Slots = field(init=False)
+    _timers: dict[str, IDelayedCall] = field(init=False, factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        settings, machine = self.settings, self.machine
+        clock, in_thread = machine.clock.seconds, machine.in_thread
+        command = Command(settings.system, settings.store)
+        build_records = BuildRecords(self.records.engine)
+        logs = BuildLogs(machine.state / "logs")
+        pulls = Pulls(self.records.engine)
+        self.failures = Failures(self.policy, clock)
+        self._evaluations = Slots(settings.max_evaluations)
+
+        def open_log(build_id: str) -> BuildLog:
+            most = self.policy.log_bytes
+            return BuildLog(build_id, logs.append, in_thread, most)
+
+        self.builds = Builds(
+            build_records,
+            self.policy,
+            Slots(settings.max_builds),
+            self.failures,
+            machine.now,
+            machine.new_id,
+            open_log,
+            in_thread,
+        )
+        self.archives = Archives(
+            Store(store_root(settings.store)),
+            machine.blobs,
+            self.failures,
+            settings.max_image_size,
+            clock,
+            in_thread,
+            machine.in_reader,
+        )
+        self.pulls = PullLog(pulls.note, in_thread, machine.clock, machine.now)
+        self.registry = Registry(
+            self._flakes(command),
+            self.builds,
+            self.archives,
+            self.records,
+            machine.blobs,
+            command,
+            self.policy,
+            in_thread,
+            settings.cache_size,
+            self.pulls.pulled,
+        )
+        self.works = Works(
+            self.registry,
+            self.builds,
+            self.failures,
+            build_records,
+            logs,
+            pulls,
+            self.sweeper,
+            self.policy,
+            machine.now,
+            in_thread,
+        )
+        self.api = Api(
+            self.registry,
+            Tombstones(clock),
+            in_thread,
+            machine.clock,
+            machine.now,
+            settings.max_image_name_length,
+            settings.max_tag_length,
+            machine.new_id,
+        )
+        self.hooks = Hooks(None, self.works.pushed, machine.new_id)
+        control = Control(self.works, self.guard.check, client_of, machine.new_id)
+        rooms: dict[bytes, Resource] = {
+            b"api": control.app.resource(),
+            b"hooks": self.hooks.app.resource(),
+        }
+        self.site = RegistrySite(self.api, rooms)
+        self.apply(settings)
+
+    def _flakes(self, command: Command) -> list[Flake]:
+        settings = self.settings
+        flakes = sorted(settings.flakes, key=lambda each: -len(each.prefix))
+        main = FlakeSetting("", settings.flake, settings.tags, settings.token_file)
+        lookups = Slots(_LOOKUPS)
+        return [self._flake(each, command, lookups) for each in [*flakes, main]]
+
+    def _flake(self, setting: FlakeSetting, command: Command, lookups: Slots) -> Flake:
+        machine = self.machine
+        token: list[Token | None] = [None]
+
+        def renew() -> Mapping[str, str]:
+            """Blocking."""
+            if setting.token_file:
+                token[0] = read_token(setting.token_file)
+            return environment(setting.flake, token[0], machine.env)
+
+        return Flake(
+            setting.prefix,
+            setting.flake,
+            setting.tags,
+            Nix(
+                machine.run,
+                command,
+                renew(),
+                machine.clock.seconds,
+                machine.state / "roots",
+                lambda text: redact(masked(text), token[0]),
+            ),
+            renew,
+            command,
+            self.records,
+            self.policy,
+            self.failures,
+            self._evaluations,
+            lookups,
+            machine.now,
+            machine.in_thread,
+        )
+
+    def apply(self, settings: Settings) -> list[str]:
+        """
+        Go by other settings from now on, as far as that needs no restart.
+
+        :returns: the variables of what is other and needs one.
+        :raises ValueError: a file that a setting names cannot be used; then all stays.
+        """
+        token = _secret(settings.admin_token_file)
+        secret = _secret(settings.hook_secret_file)
+        self.guard.token, self.hooks.secret = token, secret
+        policy = _policy(settings)
+        for name in attrs.fields_dict(Policy):
+            setattr(self.policy, name, getattr(policy, name))
+        self.builds.slots.most = settings.max_builds
+        self._evaluations.most = settings.max_evaluations
+        self.api.limits = Limits(settings.max_hold, settings.redirect_hold)
+        self.registry.flakes[-1].patterns = settings.tags
+        others = [
+            row.variable
+            for row in TABLE
+            if not row.live
+            and getattr(settings, row.name) != getattr(self.settings, row.name)
+        ]
+        self.settings = attrs.evolve(
+            self.settings,
+            **{row.name: getattr(settings, row.name) for row in TABLE if row.live},
+        )
+        return others
+
+    async def begin(self) -> None:
+        """Do what is to be done at start; nobody waits for it."""
+        await self.builds.begin()
+        for flake in self.registry.flakes:
+            Deferred.fromCoroutine(self._look(flake))
+        self._warm()
+        self._tidy()
+
+    async def _look(self, flake: Flake) -> None:
+        try:
+            await flake.lock(self.registry.errand(f"the flake {flake.shown}"))
+        except RegistryError as e:
+            # It is told in the log, for whoever has just set it up.
+            _log.warn(
+                "no image of {flake} can be pulled until it can be read: {error}",
+                flake=flake.shown,
+                error=e,
+            )
+
+    def _warm(self) -> None:
+        self.works.prewarm()
+        seconds = max(_LEAST_WARM_SECONDS, self.policy.ttl_seconds)
+        self._timers["warm"] = self.machine.clock.callLater(seconds, self._warm)
+
+    def _tidy(self) -> None:
+        Deferred.fromCoroutine(self._tidy_now())
+        self._timers["tidy"] = self.machine.clock.callLater(_TIDY_SECONDS, self._tidy)
+
+    async def _tidy_now(self) -> None:
+        try:
+            await self.works.tidy()
+            if self.settings.sweep_bytes or self.settings.sweep_days:
+                await self.works.sweep(dry_run=False)
+        except RegistryError as e:
+            _log.warn("not tidied up: {error}", error=e)
+        except Exception:
+            _log.failure("not tidied up")
+
+    def stop(self) -> None:
+        """Begin nothing from now on, and give up what is being read."""
+        for timer in self._timers.values():
+            if timer.active():
+                timer.cancel()
+        self.archives.stop()
+
+    async def end(self) -> None:
+        """Write down what is to be remembered, once nothing runs any more."""
+        await self.builds.stop()
+        await self.pulls.flush()
+
+
+def open_records(state: Path) -> Records:
+    """
+    Open the records in a state directory. Blocking.
+
+    :raises sqlalchemy.exc.SQLAlchemyError: they cannot be opened.
+    """
+    return Records.open(URL.create("sqlite", database=str(state / "registry.sqlite")))
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        ttl_seconds=settings.tag_ttl,
+        timeout_seconds=settings.nix_build_timeout,
+        evaluation=Limit(settings.evaluation_timeout, settings.evaluation_memory),
+        failure_seconds=settings.failure_ttl,
+        last_known_good=settings.last_known_good,
+        max_queue=settings.max_queue,
+        log_bytes=settings.build_log_size,
+        log_seconds=settings.build_log_days * _DAY,
+        prewarm=settings.prewarm,
+    )
+
+
+def _secret(path: str) -> str | None:
+    """
+    Read a file with a secret in it. Blocking.
+
+    :raises ValueError: it cannot be read, or is empty; the text names the file.
+    """
+    return read_token(path).reveal() if path else None
