@@ -1,5 +1,6 @@
 """
-What an operator can set: one table, and the values read by it. Pure.
+What an operator can set: one table, and the values read by it. Pure, but for the file
+that ``FORGE_FLAKES`` may name.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class FlakeSetting:
     """
     A flake whose images have names of their own.
 
-    :ivar prefix: of those names, without a slash at the end.
+    :ivar prefix: of those names, without a slash at the end; where one begins another,
+        the longer counts.
     :ivar tags: patterns, as of the setting ``tags``.
     :ivar token_file: path; empty for none.
     """
@@ -181,7 +183,7 @@ def _store(text: str) -> str:
 
 
 def _directory(text: str) -> str:
-    if not text.startswith("/"):
+    if not text.startswith("/") or "\0" in text:
         raise ValueError("an absolute path")
     return posixpath.normpath(text)
 
@@ -200,22 +202,34 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.replace(",", " ").split())
 
 
-_PATTERN = re.compile(r"(?:(?:tag|branch|rev):)?[A-Za-z0-9_.*?\[\]!-]+")
+_PATTERN = re.compile(
+    r"(?:(?:tag|branch|rev):)?(?:[A-Za-z0-9_.*?-]|\[!?[A-Za-z0-9_.-]+\])+"
+)
 
 
 def _patterns(text: str) -> tuple[str, ...]:
     words = _words(text)
     if not all(map(_PATTERN.fullmatch, words)):
         raise ValueError(
-            "patterns such as v* tag:v* branch:main rev:*, with spaces between them"
+            "a list of patterns, such as v* tag:v* branch:main rev:*, with spaces"
+            " between them"
         )
     return words
 
 
+# As OCI distribution-spec v1.1 has names.
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_NAME = rf"{_COMPONENT}(?:/{_COMPONENT})*"
+_IMAGE = re.compile(rf"{_NAME}(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
+
+
 def _images(text: str) -> tuple[str, ...]:
     words = _words(text)
-    if not all(re.fullmatch(r"[a-z0-9/._-]+(:[A-Za-z0-9_.-]+)?", w) for w in words):
-        raise ValueError("images such as packages/hello, with spaces between them")
+    if not all(map(_IMAGE.fullmatch, words)):
+        raise ValueError(
+            "a list of images, such as packages/hello packages/hello:1.0, with spaces"
+            " between them"
+        )
     return words
 
 
@@ -228,7 +242,14 @@ def _kept(text: str) -> str:
     return text
 
 
-_FLAKES = "a TOML inline table, or the absolute path of a TOML file, of prefix = flake"
+_FLAKES = (
+    'a TOML inline table, such as {team-a = "github:acme/a"}, or the absolute path of a'
+    " TOML file"
+)
+_MAX_PREFIX = 128
+#: What a prefix must not have in it: after "team" and "team/applications" alike,
+#: packages/hello would be an image of an application, and a package.
+_FAMILIES = {"packages", "applications"}
 
 
 def _flakes(text: str) -> tuple[FlakeSetting, ...]:
@@ -237,27 +258,56 @@ def _flakes(text: str) -> tuple[FlakeSetting, ...]:
             with open(text, "rb") as file:
                 table = tomllib.load(file)
         else:
-            table = tomllib.loads(f"flakes = {text or '{}'}")["flakes"]
+            document = tomllib.loads(f"flakes = {text or '{}'}")
+            table = document.pop("flakes")
+            if document or not isinstance(table, dict):
+                raise ValueError("this is none")
         return tuple(_flake_setting(prefix, table[prefix]) for prefix in table)
     except OSError as e:
-        raise ValueError(f"{_FLAKES}; it cannot be read: {e}") from e
-    except (ValueError, TypeError, AttributeError) as e:
+        raise ValueError(f"{_FLAKES}: it cannot be read: {e.strerror}") from e
+    except (ValueError, RecursionError) as e:
         raise ValueError(f"{_FLAKES}: {e}") from e
 
 
-def _flake_setting(prefix: str, value: Any) -> FlakeSetting:
-    if not re.fullmatch(r"[a-z0-9._-]+(/[a-z0-9._-]+)*", prefix):
-        raise ValueError(f"{prefix!r} cannot begin the name of a repository")
-    fields = {"flake": value} if isinstance(value, str) else dict(value)
-    unknown = fields.keys() - {"flake", "tags", "token_file"}
-    if unknown or "flake" not in fields:
-        raise ValueError(f"{prefix!r} has flake, and may have tags and token_file")
-    tags = fields.get("tags", [])
+def _flake_setting(prefix: str, value: object) -> FlakeSetting:
+    components = prefix.split("/")
+    if not re.fullmatch(_NAME, prefix) or len(prefix) > _MAX_PREFIX:
+        raise ValueError(
+            f"{prefix!r} cannot begin the name of an image, as team-a or"
+            f' "acme/team-a" can; {_MAX_PREFIX} characters are allowed'
+        )
+    if components[0] == "v2" or not _FAMILIES.isdisjoint(components):
+        raise ValueError(
+            f"{prefix!r} would be ambiguous: it must not begin with v2, nor have"
+            " packages or applications in it"
+        )
+    fields = value if isinstance(value, dict) else {"flake": value}
+    if "flake" not in fields or fields.keys() - {"flake", "tags", "token_file"}:
+        raise ValueError(
+            f"{prefix!r} must have flake, and may have tags and token_file; a prefix"
+            " with a dot in it is written in quotes"
+        )
+    tags = fields.get("tags", "")
+    if isinstance(tags, list) and all(isinstance(each, str) for each in tags):
+        tags = " ".join(tags)
+    texts = {**fields, "tags": tags}
+
+    def field(name: str, read: Callable[[str], Any]) -> Any:
+        text = texts.get(name, "")
+        try:
+            if not isinstance(text, str):
+                raise ValueError("text, in quotes")
+            return read(text.strip())
+        except ValueError as e:
+            raise ValueError(
+                f"{name} of {prefix!r} is {fields.get(name)!r}; it must be {e}"
+            ) from e
+
     return FlakeSetting(
         prefix,
-        _flake(fields["flake"]),
-        _patterns(tags if isinstance(tags, str) else " ".join(tags)),
-        _file(fields.get("token_file", "")),
+        field("flake", _flake),
+        field("tags", _patterns),
+        field("token_file", _file),
     )
 
 

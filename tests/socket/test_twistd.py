@@ -343,3 +343,13 @@ def test_faces_of_the_settings() -> None:
         assert row.unit in line
         if "{" not in row.default and row.default:
             assert f"| `{row.default}`" in line
+
+
+def test_what_needs_a_restart() -> None:
+    """The README names every setting that SIGHUP does not apply, and no other."""
+    from forgereg.config import TABLE
+
+    readme = (ROOT / "README.md").read_text()
+    (named,) = re.findall(r"a restart is needed for\s(.*?)\.\n\n", readme, re.S)
+    needed = [row.variable for row in TABLE if not row.live]
+    assert re.findall(r"`([A-Z_]+)`", named) == needed
