@@ -98,22 +98,22 @@ class BlobStore:
             if S_ISREG(found.st_mode) and path == self.path(digest):
                 yield Stored(digest, found.st_size, found.st_mtime)
 
-    def delete(self, digest: Digest, written_before: float = inf) -> int:
+    def delete(self, digest: Digest, written_before: float = inf) -> int | None:
         """
         Delete a blob; who has it open reads on.
 
         :param written_before: what is as young as this stays, in seconds since the
             epoch.
-        :returns: how many bytes lay there; 0 where it stays or is not there.
+        :returns: its size in bytes; None where it stays or is not there.
         """
         path = self.path(digest)
         try:
             found = path.lstat()
             if found.st_mtime >= written_before:
-                return 0
+                return None
             path.unlink()
         except FileNotFoundError:
-            return 0
+            return None
         return found.st_size
 
     def path(self, digest: Digest) -> Path:
