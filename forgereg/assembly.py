@@ -27,6 +27,7 @@ from forgereg.flow.flakes import Flake
 from forgereg.flow.policy import Policy
 from forgereg.flow.pulls import PullLog
 from forgereg.flow.registry import Registry
+from forgereg.flow.retention import Budget, Busy
 from forgereg.flow.slots import Slots
 from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
@@ -34,6 +35,7 @@ from forgereg.flow.works import Works
 from forgereg.logs import logger
 from forgereg.nix.build import Limit, Nix, Run
 from forgereg.nix.flake import Command, masked
+from forgereg.nix.roots import Roots
 from forgereg.nix.store import Store, store_root
 from forgereg.nix.tokens import Token, environment, read_token, redact
 from forgereg.oci.errors import RegistryError
@@ -114,6 +116,7 @@ class Assembly:
         settings, machine = self.settings, self.machine
         clock, in_thread = machine.clock.seconds, machine.in_thread
         command = Command(settings.system, settings.store)
+        store = Store(store_root(settings.store))
         build_records = BuildRecords(self.records.engine)
         logs = BuildLogs(machine.state / "logs")
         pulls = Pulls(self.records.engine)
@@ -135,7 +138,7 @@ class Assembly:
             in_thread,
         )
         self.archives = Archives(
-            Store(store_root(settings.store)),
+            store,
             machine.blobs,
             self.failures,
             settings.max_image_size,
@@ -155,6 +158,18 @@ class Assembly:
             in_thread,
             settings.cache_size,
             self.pulls.pulled,
+        )
+        self.sweeper = Sweeper(
+            pulls,
+            self.pulls,
+            machine.blobs,
+            store,
+            Roots(machine.state / "roots"),
+            self._budget,
+            lambda: Busy(self.builds.busy),
+            lambda _: self.registry.forget(),
+            machine.now,
+            in_thread,
         )
         self.works = Works(
             self.registry,
@@ -186,6 +201,10 @@ class Assembly:
         }
         self.site = RegistrySite(self.api, rooms)
         self.apply(settings)
+
+    def _budget(self) -> Budget:
+        settings = self.settings
+        return Budget(settings.sweep_bytes, settings.sweep_days, settings.pins)
 
     def _flakes(self, command: Command) -> list[Flake]:
         settings = self.settings

@@ -23,7 +23,6 @@ from typing import Any, NoReturn
 from attrs import define, field
 from dotenv import dotenv_values
 from OpenSSL.crypto import Error as CryptoError
-from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -38,6 +37,7 @@ from twisted.python.threadpool import ThreadPool
 from twisted.scripts import twistd
 
 from forgereg import logs
+from forgereg.assembly import Assembly, Machine, open_records
 from forgereg.blobs.store import BlobStore
 from forgereg.config import (
     TABLE,
@@ -47,19 +47,11 @@ from forgereg.config import (
     defaults,
     read_settings,
 )
-from forgereg.flow.builds import Builds
-from forgereg.flow.registry import Registry
 from forgereg.flow.threads import InThread
-from forgereg.nix.build import Nix
 from forgereg.nix.events import parse_line
 from forgereg.nix.flake import OLDEST, Command, masked, parse_version
 from forgereg.nix.process import Processes, ask_now, missing_wrappers
-from forgereg.nix.store import Store, store_root
-from forgereg.oci.errors import RegistryError
 from forgereg.records.records import Records
-from forgereg.web.api import Api
-from forgereg.web.site import RegistrySite
-from forgereg.web.tombstone import Tombstones
 
 _log = logs.logger(__name__)
 
@@ -214,19 +206,19 @@ class _Running(Service):
     _pools: list[ThreadPool] = field(init=False, factory=list)
     _processes: Processes = field(init=False)
     _records: Records = field(init=False)
-    _builds: Builds = field(init=False)
+    _assembly: Assembly = field(init=False)
+    _begun: Deferred[None] = field(init=False)
     _port: IListeningPort | None = field(init=False, default=None)
 
     def privilegedStartService(self) -> None:
         # Not in makeService, after which twistd may fork.
-        database = self._state.path / "registry.sqlite"
         try:
-            url = URL.create("sqlite", database=str(database))
-            self._records = Records.open(url)
+            self._records = open_records(self._state.path)
         except SQLAlchemyError as e:
-            first_line = str(e).partition("\n")[0]
-            self._refuse(f"the records in {database} cannot be opened: {first_line}")
-        site = RegistrySite(self._api())
+            first_line, path = str(e).partition("\n")[0], self._state.path
+            self._refuse(f"the records in {path} cannot be opened: {first_line}")
+        self._assembly = self._assemble(self._records)
+        site = self._assembly.site
         outcome: list[IListeningPort | Failure] = []
         self._endpoint.listen(site).addBoth(outcome.append)
         if isinstance(outcome[0], Failure):
@@ -250,45 +242,23 @@ class _Running(Service):
         print(f"forge-registry: {message}", file=sys.__stderr__)
         raise SystemExit(1)
 
-    def _api(self) -> Api:
-        settings, clock = self._settings, self._reactor.seconds
-        on_disk = self._threads(_DISK_THREADS)
+    def _assemble(self, records: Records) -> Assembly:
         self._processes = Processes(self._reactor)
-        self._builds = Builds(
-            flake=settings.flake,
-            command=self._command,
-            nix=Nix(
-                self._processes.run,
-                self._command,
-                self._env,
-                clock,
-                self._state.path / "roots",
-            ),
-            store=Store(store_root(settings.store)),
-            records=self._records,
-            blobs=self._state.blobs,
-            ttl_seconds=settings.tag_ttl,
-            timeout_seconds=settings.nix_build_timeout,
-            max_bytes=settings.max_image_size,
-            now=time.time,
-            clock=clock,
-            in_thread=on_disk,
-            in_reader=self._threads(os.cpu_count() or 1),
-        )
-        return Api(
-            Registry(
-                self._builds,
-                self._records,
-                self._state.blobs,
-                on_disk,
-                settings.cache_size,
-            ),
-            Tombstones(clock),
-            on_disk,
-            settings.max_image_name_length,
-            settings.max_tag_length,
+        machine = Machine(
+            self._state.path,
+            self._state.blobs,
+            self._processes.run,
+            self._env,
+            self._reactor,
+            time.time,
             lambda: uuid.uuid4().hex[:12],
+            self._threads(_DISK_THREADS),
+            self._threads(os.cpu_count() or 1),
         )
+        try:
+            return Assembly(self._settings, machine, records)
+        except ValueError as e:
+            self._refuse(str(e))
 
     def _threads(self, most: int) -> InThread:
         pool = ThreadPool(0, most)
@@ -303,14 +273,7 @@ class _Running(Service):
     def startService(self) -> None:
         super().startService()
         self._reactor.callWhenRunning(_heed_once)
-        # Nobody waits for it: it is told in the log whether the flake can be had.
-        Deferred.fromCoroutine(self._look_at_flake())
-
-    async def _look_at_flake(self) -> None:
-        try:
-            await self._builds.lock(self._builds.errand("the flake"))
-        except RegistryError:
-            _log.warn("no image can be pulled until the flake can be read")
+        self._begun = Deferred.fromCoroutine(self._assembly.begin())
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
@@ -319,10 +282,11 @@ class _Running(Service):
     async def _stop(self) -> None:
         if self._port is not None:
             await maybeDeferred(self._port.stopListening)
-        self._builds.stop()
+        self._assembly.stop()
         await self._processes.stop()
         # Who waited for an image is told that there is none: let the words leave.
         await deferLater(self._reactor, _FAREWELL_SECONDS)
+        await self._assembly.end()
         for pool in self._pools:
             pool.stop()
         self._records.close()

@@ -9,20 +9,19 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import attrs
 from attrs import define, field
 from twisted.internet.task import Clock
 
+from forgereg.assembly import Assembly, Machine
 from forgereg.blobs.store import BlobStore
+from forgereg.config import Settings, defaults, read_settings
 from forgereg.flow.builds import Builds
 from forgereg.flow.registry import Registry
-from forgereg.nix.build import Nix
-from forgereg.nix.flake import Command
-from forgereg.nix.store import Store
 from forgereg.oci.media import MANIFESTS
 from forgereg.records.records import Records
 from forgereg.web.api import Api
 from forgereg.web.site import RegistrySite
-from forgereg.web.tombstone import Tombstones
 from tests.archives import Recipe, build_layered_image, gz, layer, tar
 from tests.client import Answer, Connection, Headers, ask
 from tests.doubles import (
@@ -119,17 +118,14 @@ class Served:
     state: Path
     store: FakeStore
     database: str = "sqlite://"
-    ttl_seconds: float = TTL_SECONDS
-    cache_size: int = 1000
-    max_name_length: int = 255
-    max_tag_length: int = 128
-    max_bytes: int = 2**30
+    changes: Mapping[str, Any] = field(factory=dict)
     clock: Clock = field(factory=Clock)
     nix: ScriptedNix = field(factory=ScriptedNix)
     threads: Threads = field(factory=Threads)
     readers: Threads = field(factory=Threads)
     records: Records = field(init=False)
     blobs: BlobStore = field(init=False)
+    assembly: Assembly = field(init=False)
     builds: Builds = field(init=False)
     registry: Registry = field(init=False)
     api: Api = field(init=False)
@@ -138,49 +134,60 @@ class Served:
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text("Served(…)")  # hypothesis would print all of it
 
+    @property
+    def settings(self) -> Settings:
+        """What an operator has set."""
+        settings = read_settings({}, {}, defaults({}, "/home/x", "x86_64"))
+        changes = {"flake": self.nix.flake, "system": self.nix.system, **self.changes}
+        return attrs.evolve(settings, store=str(self.store.root), **changes)
+
+    def set(self, **changes: Any) -> list[str]:
+        """Change settings while it runs; give what needs a restart."""
+        self.changes = {**self.changes, **changes}
+        return self.assembly.apply(self.settings)
+
     @classmethod
-    def below(cls, folder: Path, **settings: Any) -> Served:
+    def below(
+        cls,
+        folder: Path,
+        nix: ScriptedNix | None = None,
+        database: str = "sqlite://",
+        **settings: Any,
+    ) -> Served:
         """Start a registry whose files are all in one directory."""
-        served = cls(folder / "state", FakeStore(folder / "store"), **settings)
+        served = cls(
+            folder / "state",
+            FakeStore(folder / "store"),
+            database,
+            settings,
+            nix=nix or ScriptedNix(),
+        )
         (served.state / "roots").mkdir(parents=True)
         served.start()
         return served
 
     def start(self) -> None:
         """Put the registry together, as `forgereg.tap` does."""
-        command = Command(self.nix.system)
-        clock = self.clock.seconds
         self.records = Records.open(self.database)
         self.blobs = BlobStore(self.state)
         self.blobs.prepare()
-        self.builds = Builds(
-            flake=self.nix.flake,
-            command=command,
-            nix=Nix(self.nix, command, {}, clock, self.state / "roots"),
-            store=Store(self.store.root),
-            records=self.records,
-            blobs=self.blobs,
-            ttl_seconds=self.ttl_seconds,
-            timeout_seconds=TIMEOUT_SECONDS,
-            max_bytes=self.max_bytes,
-            now=lambda: BEGIN + self.clock.seconds(),
-            clock=clock,
-            in_thread=self.threads,
-            in_reader=self.readers,
-        )
-        self.registry = Registry(
-            self.builds, self.records, self.blobs, self.threads, self.cache_size
-        )
-        incidents = count(1)
-        self.api = Api(
-            self.registry,
-            Tombstones(clock),
+        ids = count(1)
+        machine = Machine(
+            self.state,
+            self.blobs,
+            self.nix,
+            {},
+            self.clock,
+            lambda: BEGIN + self.clock.seconds(),
+            lambda: f"id-{next(ids)}",
             self.threads,
-            self.max_name_length,
-            self.max_tag_length,
-            lambda: f"incident-{next(incidents)}",
+            self.readers,
         )
-        self.site = RegistrySite(self.api)
+        self.assembly = Assembly(self.settings, machine, self.records)
+        self.builds = self.assembly.builds
+        self.registry = self.assembly.registry
+        self.api = self.assembly.api
+        self.site = self.assembly.site
         self.site.reactor = self.clock
         self.site.noisy = False
         self.site.doStart()

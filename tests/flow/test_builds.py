@@ -10,7 +10,8 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from forgereg.blobs.store import BlobStore
-from forgereg.flow.builds import Package
+from forgereg.flow.flakes import Package
+from forgereg.flow.registry import Found
 from forgereg.nix.process import Exit
 from forgereg.oci.errors import (
     ArchiveInvalid,
@@ -21,7 +22,6 @@ from forgereg.oci.errors import (
     NameUnknown,
     ShuttingDown,
 )
-from forgereg.oci.manifest import Manifest
 from forgereg.oci.media import MANIFESTS
 from forgereg.oci.reference import Name, Tag
 from tests import doubles
@@ -31,7 +31,7 @@ from tests.helpers import begin, result_of
 from tests.registry import HELLO, Served, archive, files_below
 
 
-def ask(served: Served, name: str, tag: str = "latest") -> Deferred[Manifest]:
+def ask(served: Served, name: str, tag: str = "latest") -> Deferred[Found]:
     return begin(served.registry.manifest(Name(name), Tag(tag), MANIFESTS))
 
 
@@ -168,7 +168,7 @@ def test_directory_in_place_of_an_image(served: Served) -> None:
 
 def test_image_that_is_too_large(served: Served) -> None:
     """An archive that unpacks to more than is allowed is refused."""
-    served.max_bytes = 2**16
+    served.set(max_image_size=2**16)
     served.restart()
     put(served, "x", archive(Recipe((layer("x" * 2**17),))))
     assert "65536 bytes" in refusal(served, "packages/x", ArchiveInvalid)
@@ -224,7 +224,7 @@ def test_stopping_while_an_archive_is_read(served: Served) -> None:
     """Whoever waits for an archive while the registry stops is told so."""
     served.readers.pause()
     waiting = ask(served, "packages/hello")
-    served.builds.stop()
+    served.assembly.stop()
     served.readers.resume()
     with pytest.raises(ShuttingDown):
         result_of(waiting)

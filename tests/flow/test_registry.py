@@ -194,7 +194,7 @@ def test_preferred_form_of_the_client(running: Served) -> None:
     manifest = running.registry.manifest
     for accepted in (MANIFESTS, MANIFESTS[::-1], MANIFESTS[:1], MANIFESTS[1:]):
         found = result_of(manifest(HELLO_NAME, Tag("latest"), accepted))
-        assert found.media_type == accepted[0]
+        assert found.manifest.media_type == accepted[0]
 
 
 def test_form_that_the_client_does_not_read(served: Served) -> None:
@@ -220,7 +220,7 @@ def test_every_form_is_found_by_its_digest(running: Served) -> None:
     for form in MANIFESTS:
         tagged = result_of(manifest(HELLO_NAME, Tag("latest"), [form]))
         other = [each for each in MANIFESTS if each != form]
-        assert result_of(manifest(HELLO_NAME, tagged.digest, other)) == tagged
+        assert result_of(manifest(HELLO_NAME, tagged.manifest.digest, other)) == tagged
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_tags(served: Served, version: str | None, tags: list[str]) -> None:
 @pytest.mark.parametrize("cache_size", [1, 2])
 def test_small_cache(served: Served, cache_size: int) -> None:
     """Images that have no room in memory are served from the records, without nix."""
-    served.cache_size = cache_size
+    served.set(cache_size=cache_size)
     served.restart()
     names = [f"p{n}" for n in range(4)]
     for name in names:

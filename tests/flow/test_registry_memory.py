@@ -69,8 +69,7 @@ def test_unchanged_package(served: Served) -> None:
 
 def test_no_time_to_live(served: Served) -> None:
     """With a time to live of nought, each pull by tag sees what was pushed last."""
-    served.ttl_seconds = 0.0
-    served.restart()
+    served.set(tag_ttl=0.0)
     served.get(LATEST, ANY_FORM)
     served.get(LATEST, ANY_FORM)
     assert served.nix.count("metadata") == 2

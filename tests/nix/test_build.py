@@ -10,7 +10,8 @@ import pytest
 from attrs import define
 from twisted.internet.task import Clock
 
-from forgereg.nix.build import Errand, Nix
+from forgereg.flow.errand import Errand
+from forgereg.nix.build import Nix
 from forgereg.nix.flake import Command, package_query
 from forgereg.nix.process import Exit
 from forgereg.oci.errors import (
@@ -44,8 +45,8 @@ class Bench:
 
     @property
     def errand(self) -> Errand:
-        """An errand that begins now, for 100 s."""
-        return Errand("packages/hello:latest", self.clock.seconds() + 100.0, 100.0)
+        """An errand of 100 s."""
+        return Errand("packages/hello:latest", ["192.0.2.1"], 100.0)
 
     def lock(self) -> str:
         return result_of(self.nix.lock(self.errand, FLAKE))

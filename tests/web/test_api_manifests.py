@@ -202,7 +202,7 @@ def test_what_is_no_tag(running: Served, tag: str) -> None:
 
 def test_long_tags(served: Served) -> None:
     """A tag that is longer than the setting allows is refused, with the limit."""
-    served.max_tag_length = 6
+    served.set(max_tag_length=6)
     served.restart()
     assert ask(served).status == 200
     answer = ask(served, path="/v2/packages/hello/manifests/latest2")

@@ -53,7 +53,7 @@ def test_line_ends_in_names(running: Served, name: str) -> None:
 
 def test_long_names(served: Served) -> None:
     """A name that is longer than the setting allows is refused, with the limit."""
-    served.max_name_length = 20
+    served.set(max_image_name_length=20)
     served.restart()
     fits = "packages/" + "x" * 11
     assert served.get(f"/v2/{fits}/manifests/latest").status == 404

@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
 from twisted.internet.task import Clock
 
 from forgereg.oci.manifest import sha256
 from forgereg.web.problem import problem
-from forgereg.web.tombstone import Tombstones, reads_tombstones
+from forgereg.web.tombstone import Tombstones
 
 REFUSAL = problem(404, "NAME_UNKNOWN", "no such package")
-
-
-@pytest.mark.parametrize(
-    ("accept", "reads"),
-    [
-        (None, False),
-        ("", False),
-        ("*/*", False),
-        ("application/json", False),
-        ("application/vnd.oci.image.manifest.v1+json, */*", True),
-        ("application/json;q=0.5,*/*;q=0.1", True),
-        ("*/* , application/json", True),
-        ("application/*, application/json", False),
-    ],
-)
-def test_who_reads_them(accept: str | None, reads: bool) -> None:
-    """The containerd family is known by what it accepts; curl is not of it."""
-    assert reads_tombstones(accept) is reads
 
 
 def test_found_by_digest() -> None:
