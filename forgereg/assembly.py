@@ -133,6 +133,7 @@ class Assembly:
             Slots(settings.max_builds),
             self.failures,
             machine.now,
+            clock,
             machine.new_id,
             open_log,
             in_thread,

@@ -18,6 +18,8 @@ from twisted.python.failure import Failure
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from forgereg.oci.media import OCI_MANIFEST
+
 Headers = Iterable[tuple[str, str]]
 
 #: What the distribution specification knows, and three that Docker's registry adds.
@@ -95,7 +97,7 @@ class Answer:
     @property
     def error(self) -> tuple[str, str]:
         """Code and message of the one error that the body tells, as OCI has it."""
-        assert self["Content-Type"] == "application/json"
+        assert self["Content-Type"] in ("application/json", OCI_MANIFEST)
         ((kind, errors),) = self.json.items()
         assert kind == "errors"
         (error,) = errors
@@ -108,7 +110,8 @@ class Answer:
         assert self.status < 500
         assert self.reason.isprintable()
         if self.status >= 400:
-            assert self["Content-Type"] == "application/json"
+            # containerd looks for what it is told only among manifests.
+            assert self["Content-Type"] in ("application/json", OCI_MANIFEST)
             assert self["Content-Length"] != "0"
             assert not self.body or self.error[1]  # HEAD has none
         assert "html" not in (self["Content-Type"] or "")

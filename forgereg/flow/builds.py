@@ -106,7 +106,10 @@ class Build(Errand):
             return
         if state not in (State.QUEUED, self.state):
             self.started_at = self.started_at or self._now()
-            _log.info("{image}: {state}", image=self.image, state=state.value)
+            what = state.value
+            if state is State.BUILDING and self.derivation:
+                what = f"building {self.derivation}"
+            _log.info("{image}: {what}", image=self.image, what=what)
         self.state = state
         self.has_worked = self.has_worked or state in _WORKING
         self._on_change(self)
@@ -193,6 +196,7 @@ class Builds:
 
     :ivar slots: how many nix may build at a time.
     :ivar now: gives seconds since the epoch.
+    :ivar clock: gives seconds that only ever go forwards.
     :ivar new_id: gives a name for a build, of ``a-z``, ``0-9`` and ``-``.
     """
 
@@ -201,6 +205,7 @@ class Builds:
     slots: Slots
     _failures: Failures
     _now: Callable[[], float]
+    _clock: Callable[[], float]
     _new_id: Callable[[], str]
     _open_log: Callable[[str], BuildLog]
     _in_thread: InThread
@@ -325,9 +330,18 @@ class Builds:
             self._owners[derivation] = build
             try:
                 async with self.slots.turn(build, State.BUILDING):
-                    return await work()
+                    start = self._clock()
+                    output = await work()
             finally:
                 del self._owners[derivation]
+            _log.info(
+                "{image}: {drv} gave {output} after {seconds:.1f} s",
+                image=build.image,
+                drv=derivation,
+                output=output,
+                seconds=self._clock() - start,
+            )
+            return output
 
         if owner is not None:
             build.follow(owner)

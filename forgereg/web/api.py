@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import quote
 
+import attrs
 from attrs import define, frozen
 from klein import Klein
 from twisted.internet.defer import Deferred
@@ -214,8 +215,12 @@ class Api:
         refusal = describe(error)
         digest = self._tombstones.lay(refusal)
         if request.method != b"HEAD":
-            # They hash what they read, whatever the status, and ask for the digest.
-            return _refuse(request, self._tombstones.find(digest) or refusal)
+            # After a HEAD that said nothing they hash what they read, whatever the
+            # status, and ask for that digest, if it is said to be a manifest; on some
+            # statuses they only ask again. Source: containerd, resolver.go, Resolve.
+            if refusal.status not in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
+                refusal = attrs.evolve(refusal, status=HTTPStatus.UNPROCESSABLE_ENTITY)
+            return _refuse(request, refusal, OCI_MANIFEST)
         _identify(request, digest)
         return _whole(request, OCI_MANIFEST, refusal.body)
 
@@ -325,13 +330,13 @@ def refuse_path(request: Request) -> bytes:
     return _refuse(request, problem(HTTPStatus.BAD_REQUEST, "NAME_INVALID", message))
 
 
-def _refuse(request: Request, refusal: Problem) -> bytes:
+def _refuse(request: Request, refusal: Problem, content_type: str = _JSON) -> bytes:
     for name in ("ETag", "Docker-Content-Digest", "Cache-Control", "Accept-Ranges"):
         request.responseHeaders.removeHeader(name)
     request.setResponseCode(refusal.status, refusal.reason)
     if refusal.status == HTTPStatus.TOO_MANY_REQUESTS:
         request.setHeader("Retry-After", str(RETRY_AFTER_SECONDS))
-    return _whole(request, _JSON, refusal.body)
+    return _whole(request, content_type, refusal.body)
 
 
 def _told_later(failure: Failure) -> None:

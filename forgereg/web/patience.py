@@ -125,7 +125,7 @@ def family_of(accept: str | None) -> Family:
         types of manifests, and nobody else does.
     """
     ranges = [part.partition(";")[0].strip() for part in (accept or "").split(",")]
-    among_others = "*/*" in ranges and len(ranges) > 1
+    among_others = "*/*" in ranges and len([*filter(None, ranges)]) > 1
     return Family.CONTAINERD if among_others else Family.OTHER
 
 

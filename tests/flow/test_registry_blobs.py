@@ -100,7 +100,7 @@ def test_a_build_that_fails_by_now(served: Served, layers: list[str]) -> None:
     assert answer.status == 422
     assert "source has moved" in answer.error[1]
     served.nix.mend()
-    served.clock.advance(10.0)
+    served.clock.advance(60.0)
     assert served.get(blob(layers[0])).status == 200
 
 

@@ -148,10 +148,10 @@ def test_unexpected_failure(
     assert refused.status == 500
     assert refused.error == (
         "UNKNOWN",
-        "the registry failed; its log has more under incident incident-1",
+        "the registry failed; its log has more under incident id-2",
     )
     assert b"secret" not in refused.body
-    assert "incident incident-1" in log.text
+    assert "incident id-2" in log.text
     assert "a secret" in log.text
     assert len(logged_failures) == 1
     logged_failures.clear()

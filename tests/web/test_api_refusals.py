@@ -212,10 +212,15 @@ def test_others_are_told_the_status(running: Served, headers: Headers) -> None:
     assert "did you mean hello?" in answer.reason
 
 
-def test_get_is_never_answered_by_a_digest(running: Served) -> None:
-    """A GET that fails says so, whoever asks."""
+def test_get_of_containerd(running: Served) -> None:
+    """A GET that fails says so, and containerd finds the reason by its digest, too."""
     answer = running.get(NOWHERE, CONTAINERD)
-    assert (answer.status, answer.error[0]) == (404, "NAME_UNKNOWN")
+    assert (answer.status, answer["Content-Type"]) == (404, OCI_MANIFEST)
+    assert answer["Docker-Content-Digest"] is None
+    digest = digest_of(answer.body)
+    found = running.get(f"/v2/packages/helo/manifests/{digest}", CONTAINERD)
+    assert (found.status, found.body) == (422, answer.body)
+    assert found.error[0] == "NAME_UNKNOWN"
 
 
 def test_digests_have_no_tombstones(running: Served) -> None:
