@@ -49,7 +49,7 @@ class FakeWorks:
 
     :ivar logs: by id.
     :ivar asked: what was to be changed, and by whom.
-    :ivar coming: as what the first build is seen, one after the other, at each look.
+    :ivar coming: what becomes of the first build, step by step, as its log is read.
     """
 
     reports: list[Report] = field(factory=lambda: [RUNNING, FAILED])
@@ -65,16 +65,16 @@ class FakeWorks:
         return self.reports[:most]
 
     async def build(self, id: str) -> Report:
-        """Give one, a step further each time."""
-        if self.coming:
-            self.reports[0] = self.coming.pop(0)
+        """Give one."""
         for report in self.reports:
             if report.id == id:
                 return report
         raise BuildUnknown(f"no build is called {id!r}")
 
     async def log(self, id: str, offset: int, most: int) -> bytes:
-        """Give a stretch of a log."""
+        """Give a stretch of a log; by the next time, the first build is further."""
+        if self.coming:
+            self.reports[0] = self.coming.pop(0)
         return self.logs.get(id, b"")[offset : offset + most]
 
     async def start(self, image: str, client: str) -> Report:

@@ -1,0 +1,193 @@
+"""
+Show builds to people: on a terminal with bars and tables, else as plain lines.
+
+Whatever a build says is shown, and none of it is heard by the terminal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attrs import define, field
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from forgereg.cli.remote import Build
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def clean(line: str) -> str:
+    """Write out what a terminal would obey, such as escapes; leave out colours."""
+    if line.isprintable():
+        return line
+    return "".join(
+        c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode()
+        for c in _COLOUR.sub("", line)
+    )
+
+
+def describe(build: Build) -> str:
+    """Say in a few words how far a build has come."""
+    told = build.progress
+    words = [build.state.value]
+    if not build.state.is_over:
+        if told.expected:
+            words.append(f"{told.done}/{told.expected} derivations")
+        if told.fetch_bytes:
+            fetched = decimal(told.fetched_bytes)
+            words.append(f"{fetched} of {decimal(told.fetch_bytes)} fetched")
+        now = " ".join(filter(None, (told.building, told.phase)))
+        if now:
+            words.append(now)
+    return clean(", ".join(words))
+
+
+class Screen(Protocol):
+    """Where people follow a build."""
+
+    def __enter__(self) -> Screen:
+        """Begin."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the terminal as it was."""
+
+    def line(self, text: str) -> None:
+        """Show a line of the log."""
+
+    def show(self, build: Build) -> None:
+        """Show how far the build has come."""
+
+
+@define
+class Lines:
+    """A screen that is none: a line whenever something is new."""
+
+    _console: Console
+    _last: str = field(init=False, default="")
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def line(self, text: str) -> None:
+        """Show a line of the log."""
+        say(self._console, text)
+
+    def show(self, build: Build) -> None:
+        """Show how far the build has come."""
+        told = f"{build.image}: {describe(build)}"
+        if told != self._last:
+            self._last = told
+            say(self._console, told)
+
+
+class Bar:
+    """A terminal: a bar at the bottom, and the log above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[told]}", markup=False),
+            console=console,
+            # Once for each answer: no thread is needed.
+            auto_refresh=False,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Screen:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def line(self, text: str) -> None:
+        """Show a line of the log."""
+        self._console.print(Text(clean(text)), soft_wrap=True)
+
+    def show(self, build: Build) -> None:
+        """Show how far the build has come."""
+        if self._task is None:
+            self._task = self._progress.add_task(clean(build.image), told="")
+        self._progress.update(
+            self._task,
+            completed=build.progress.done,
+            total=build.progress.expected or None,
+            told=describe(build),
+            refresh=True,
+        )
+
+
+def screen_of(console: Console) -> Screen:
+    """Choose what suits where the console leads."""
+    return Bar(console) if console.is_interactive else Lines(console)
+
+
+def say(console: Console, text: str) -> None:
+    """Write lines, none of which the terminal obeys."""
+    # Without rich, which takes minutes for a long log.
+    lines = map(clean, text.split("\n"))
+    console.file.write("".join(f"{line}\n" for line in lines))
+
+
+def list_builds(console: Console, builds: Sequence[Build]) -> None:
+    """Write a table; where nobody looks, a line with tabs for each build."""
+    rows = [
+        [
+            clean(build.id),
+            clean(build.image),
+            f"{build.asked_at:%Y-%m-%d %H:%M:%S}",
+            "" if build.seconds is None else f"{build.seconds:.0f} s",
+            describe(build),
+        ]
+        for build in builds
+    ]
+    if not console.is_terminal:
+        for row in rows:
+            say(console, "\t".join(row))
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("ID", "IMAGE", "ASKED (UTC)", "TOOK", "STATE"):
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def list_swept(console: Console, swept: Mapping[str, Any]) -> None:
+    """
+    Write what a sweep let go of.
+
+    :param swept: the schema ``Sweep``.
+    """
+    for image in swept["images"]:
+        pulled = image["last_pulled"] or "never"
+        say(
+            console,
+            f"{' '.join(image['names'])}: {decimal(image['bytes'])},"
+            f" last pulled {pulled}: {image['reason']}",
+        )
+    would = "would free" if swept["dry_run"] else "freed"
+    say(
+        console,
+        f"{would} {decimal(swept['freed_bytes'])}: {len(swept['images'])} images,"
+        f" {swept['blobs']} blobs; {decimal(swept['kept_bytes'])} stay",
+    )
