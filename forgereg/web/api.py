@@ -48,7 +48,7 @@ from forgereg.oci.reference import (
     parse_reference,
 )
 from forgereg.web.guard import client_of
-from forgereg.web.hold import describe_wait, trickle, within
+from forgereg.web.hold import Pending, describe_wait, trickle
 from forgereg.web.patience import (
     RETRY_AFTER_SECONDS,
     Family,
@@ -164,46 +164,39 @@ class Api:
                 return _refuse(request, refusal)
         asked = _Asked(parsed, wanted, family_of(accept), _hops(request))
         forms = _accepted(accept)
-        found = Deferred.fromCoroutine(
-            self._registry.manifest(parsed, wanted, forms, client_of(request))
-        )
+        work = self._registry.manifest(parsed, wanted, forms, client_of(request))
+        pending = Pending(self._clock, Deferred.fromCoroutine(work))
         by_tag = isinstance(wanted, Tag)
         plan = patience(asked.family, request.method, by_tag, self.limits, asked.hops)
-        if plan.hold_seconds is None:
-            answer = await self._settled(found)
-        elif await within(self._clock, found, plan.hold_seconds):
-            answer = await self._settled(found)
-        elif plan.then is Then.EARLY_BODY:
-            return await self._begin_early(request, asked, forms[0], found, plan)
-        elif plan.then is Then.EARLY_HEAD:
-            found.addErrback(_told_later)
-            return _early(request, forms[0])
-        elif plan.then is Then.REDIRECT:
-            found.addErrback(_told_later)
-            return _send_here_again(request, asked.hops + 1)
-        else:
-            found.addErrback(_told_later)
-            answer = self._still_building(asked)
-        if isinstance(answer, RegistryError):
-            return self._refuse_manifest(request, asked, answer)
+        hold_seconds = math.inf if plan.hold_seconds is None else plan.hold_seconds
+        if not await pending.within(hold_seconds):
+            if plan.then is Then.EARLY_BODY:
+                return await self._begin_early(request, asked, forms[0], pending, plan)
+            pending.abandon()
+            if plan.then is Then.EARLY_HEAD:
+                return _early(request, forms[0])
+            if plan.then is Then.REDIRECT:
+                return _send_here_again(request, asked.hops + 1)
+        try:
+            answer = self._outcome(pending, asked)
+        except RegistryError as e:
+            return self._refuse_manifest(request, asked, e)
         if answer.stale is not None:
             _warn(request, answer.stale)
         if _is_known(request, answer.manifest.digest):
             return b""
         return _whole(request, answer.manifest.media_type, answer.manifest.body)
 
-    async def _settled(self, found: Deferred[Found]) -> Found | RegistryError:
-        try:
-            return await found
-        except RegistryError as e:
-            return e
-
-    def _still_building(self, asked: _Asked) -> StillBuilding:
+    def _outcome(self, pending: Pending[Found], asked: _Asked) -> Found:
+        """Give what was waited for, or say that it is not there yet."""
+        if pending.is_there:
+            return pending.result()
+        pending.abandon()
         image = f"{asked.name}:{asked.reference}"
         build = None
         if isinstance(asked.reference, Tag):
             build = self._registry.waiting_for(asked.name, asked.reference)
-        return StillBuilding(describe_wait(image, build, self._now()))
+        raise StillBuilding(describe_wait(image, build, self._now()))
 
     def _refuse_manifest(
         self, request: Request, asked: _Asked, error: RegistryError
@@ -229,7 +222,7 @@ class Api:
         request: Request,
         asked: _Asked,
         media_type: str,
-        found: Deferred[Found],
+        pending: Pending[Found],
         plan: Patience,
     ) -> bytes:
         """Begin an answer before it is known how it goes on."""
@@ -238,19 +231,13 @@ class Api:
         end = math.inf
         if plan.end_seconds is not None and plan.hold_seconds is not None:
             end = plan.end_seconds - plan.hold_seconds
-        written, is_there = await trickle(
-            self._clock, found, request.write, plan.space_seconds, end
-        )
-        if is_there:
-            answer = await self._settled(found)
-        else:
-            found.addErrback(_told_later)
-            answer = self._still_building(asked)
-        if isinstance(answer, RegistryError):
-            refusal = describe(answer)
+        written = await trickle(pending, request.write, plan.space_seconds, end)
+        try:
+            manifest = self._outcome(pending, asked).manifest
+        except RegistryError as e:
+            refusal = describe(e)
             self._tombstones.lay(refusal, written)
             return refusal.body
-        manifest = answer.manifest
         if manifest.media_type != media_type or not manifest.body.startswith(written):
             request.channel.forceAbortClient()
             return b""
@@ -337,11 +324,6 @@ def _refuse(request: Request, refusal: Problem, content_type: str = _JSON) -> by
     if refusal.status == HTTPStatus.TOO_MANY_REQUESTS:
         request.setHeader("Retry-After", str(RETRY_AFTER_SECONDS))
     return _whole(request, content_type, refusal.body)
-
-
-def _told_later(failure: Failure) -> None:
-    """Let a failure be: whoever asks again is told of it."""
-    failure.trap(RegistryError)
 
 
 def _early(request: Request, media_type: str) -> bytes:

@@ -202,7 +202,7 @@ def fake_nix(tmp_path: Path, script: str) -> str:
 def test_nix_is_missing(tmp_path: Path) -> None:
     """Where there is no nix, the start says so and what to do."""
     (tmp_path / "bin").mkdir()
-    for tool in ("setsid", "setpriv"):
+    for tool in ("setsid", "setpriv", "prlimit"):
         (tmp_path / "bin" / tool).symlink_to(f"/usr/bin/{tool}")
     line = refused(tmp_path, PATH=str(tmp_path / "bin"))
     assert "nix not found on the PATH: install nix 2.8 or newer" in line
@@ -314,7 +314,7 @@ def test_asked_twice_to_stop(tmp_path: Path) -> None:
 def test_flake_that_is_not_there(tmp_path: Path) -> None:
     """Who starts the registry with a flake that is not there reads so in the log."""
     with registry(tmp_path, FLAKE) as running:
-        running.wait_for("no image can be pulled until the flake can be read")
+        running.wait_for("can be pulled until it can be read")
 
 
 def test_settings_reach_the_registry(tmp_path: Path) -> None:
