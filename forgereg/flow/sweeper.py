@@ -40,7 +40,8 @@ class Sweeper:
     """
     Carries plans out while the registry serves, one image at a time.
 
-    A pull that begins while its image is let go of either keeps it or builds it anew.
+    A pull keeps its image, unless the manifest is answered in the very moment in which
+    the records forget it: then its blobs are unknown until the tag is pulled again.
 
     :ivar budget: gives what is to be kept, as it is set now.
     :ivar busy: gives what is in use now.

@@ -30,7 +30,15 @@ from forgereg.oci.errors import DiskFull
 from forgereg.oci.reference import Digest, Name, Tag, parse_digest
 from forgereg.records.database import writing
 from forgereg.records.records import Source
-from forgereg.records.schema import blobs, manifests, origins, pulls, sources, tags
+from forgereg.records.schema import (
+    blobs,
+    manifests,
+    origins,
+    pulls,
+    sightings,
+    sources,
+    tags,
+)
 
 
 @frozen
@@ -142,15 +150,20 @@ class Pulls:
         :param now: from when an image counts that was never listed before, in seconds
             since the epoch.
         """
+        fresh = select(sources.c.id, literal(now)).where(
+            sources.c.id.not_in(select(sightings.c.source))
+        )
+        noted = insert(sightings).from_select(["source", "seen_at"], fresh)
         # On a full disk they are noted when there is room again.
         with suppress(DiskFull), writing(self._engine) as connection:
-            connection.execute(
-                update(sources).where(sources.c.seen_at.is_(None)).values(seen_at=now)
-            )
+            connection.execute(noted)
         had = select(origins.c.source, origins.c.name, origins.c.digest)
         last = func.max(pulls.c.pulled_at).label("pulled_at")
         with self._engine.connect() as connection:
-            found = connection.execute(select(sources)).all()
+            with_sight = sources.outerjoin(sightings)
+            found = connection.execute(
+                select(sources, sightings.c.seen_at).select_from(with_sight)
+            ).all()
             manifest_rows = connection.execute(had.join(manifests, _same(manifests)))
             held = _grouped((row.source, row[1:]) for row in manifest_rows)
             blob_rows = connection.execute(had.join(blobs, _same(blobs)))
@@ -176,6 +189,7 @@ class Pulls:
                 now if row.seen_at is None else row.seen_at,
             )
             for row in found
+            if row.id in held
         ]
 
     def forget(
@@ -197,7 +211,7 @@ class Pulls:
                     sources.c.derivation == source.derivation,
                     sources.c.archive == source.archive,
                 )
-                .values(seen_at=sources.c.seen_at)
+                .values(locked=sources.c.locked)
                 .returning(sources.c.id)
             ).scalar_one_or_none()
             mine = origins.c.source == known
@@ -209,6 +223,7 @@ class Pulls:
             repositories = select(origins.c.name).where(mine).distinct()
             names = connection.execute(repositories).scalars().all()
             connection.execute(delete(origins).where(mine))
+            connection.execute(delete(sightings).where(sightings.c.source == known))
             for table, kept in (
                 (manifests, origins),
                 (tags, manifests),

@@ -12,6 +12,7 @@ The tables of the records.
     builds        id → how it went
     last_good     name, tag    → derivation of the last image that worked
     origins       source, name, digest → nothing more: it has this manifest or blob
+    sightings     source → when a sweep first saw it
     pulls         name, digest, tag → when a manifest was last pulled by it
 
 Nothing here is derived from what a later version might do otherwise: the bytes of
@@ -63,9 +64,6 @@ sources = Table(
     Column("attribute", Text, nullable=False, comment="what was built of it"),
     Column("derivation", Text, nullable=False, comment="store path of its .drv"),
     Column("archive", Text, nullable=False, comment="store path of the archive"),
-    Column(
-        "seen_at", Float, comment="first sweep that saw it, seconds since the epoch"
-    ),
     UniqueConstraint("derivation", "archive"),
 )
 
@@ -132,6 +130,14 @@ origins = Table(
     Column("name", String(255), primary_key=True, comment="repository name"),
     Column("digest", String(135), primary_key=True, comment="of a manifest or blob"),
     Index("origins_of_digest", "name", "digest"),
+)
+
+#: From when an image counts that was built ahead and that nobody has pulled.
+sightings = Table(
+    "sightings",
+    metadata,
+    Column("source", ForeignKey(sources.c.id), primary_key=True),
+    Column("seen_at", Float, nullable=False, comment="seconds since the epoch, UTC"),
 )
 
 pulls = Table(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -215,6 +217,36 @@ def test_full_disk(records: Records, pulls: Pulls) -> None:
     with pytest.raises(DiskFull):
         pulls.note(many)
     assert [kept.source for kept in pulls.images(1.0)] == [OLD]
+
+
+def test_forgotten_while_others_write(tmp_path: Path) -> None:
+    """Images can be forgotten, remembered and pulled at the same time."""
+    records = Records.open(f"sqlite:///{tmp_path / 'records.sqlite'}")
+    pulls = Pulls(records.engine)
+    failures: list[Exception] = []
+
+    def work(number: int) -> None:
+        mine, name = source(f"s{number % 3}"), Name(f"packages/p{number % 2}")
+        try:
+            for _ in range(5):
+                written = remember(records, name, mine, image("shared", str(number)))
+                pulls.note([Pull(name, written[0].digest, LATEST, 1.0)])
+                pulls.images(1.0)
+                pulls.forget(mine, 1.0)
+        except Exception as e:
+            failures.append(e)
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    for number in range(3):
+        pulls.forget(source(f"s{number}"), 1.0)
+    assert pulls.images(1.0) == []
+    assert records.names("") == []
+    records.close()
 
 
 remembered = st.lists(
