@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import attrs
-from attrs import define, field
+from attrs import define, field, frozen
 from sqlalchemy import URL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -86,17 +86,22 @@ class Machine:
     in_reader: InThread
 
 
+@frozen
+class Secrets:
+    """What the files hold that settings name; None where there is none."""
+
+    admin_token: str | None = field(default=None, repr=False)
+    hook_secret: str | None = field(default=None, repr=False)
+
+
 @define(eq=False)
 class Assembly:
-    """
-    The whole registry, but for the port it listens on.
-
-    :raises ValueError: a file that a setting names cannot be used; the text says which.
-    """
+    """The whole registry, but for the port it listens on."""
 
     settings: Settings
     machine: Machine
     records: Records
+    secrets: Secrets
     policy: Policy = field(init=False, factory=Policy)
     failures: Failures = field(init=False)
     builds: Builds = field(init=False)
@@ -201,7 +206,7 @@ class Assembly:
             b"hooks": self.hooks.app.resource(),
         }
         self.site = RegistrySite(self.api, rooms)
-        self.apply(settings)
+        self.apply(settings, self.secrets)
 
     def _budget(self) -> Budget:
         settings = self.settings
@@ -220,8 +225,11 @@ class Assembly:
 
         def renew() -> Mapping[str, str]:
             """Blocking."""
-            if setting.token_file:
-                token[0] = read_token(setting.token_file)
+            try:
+                if setting.token_file:
+                    token[0] = read_token(setting.token_file)
+            except ValueError as e:
+                _log.error("going on with the old token: {error}", error=e)
             return environment(setting.flake, token[0], machine.env)
 
         return Flake(
@@ -247,16 +255,13 @@ class Assembly:
             machine.in_thread,
         )
 
-    def apply(self, settings: Settings) -> list[str]:
+    def apply(self, settings: Settings, secrets: Secrets) -> list[str]:
         """
         Go by other settings from now on, as far as that needs no restart.
 
         :returns: the variables of what is other and needs one.
-        :raises ValueError: a file that a setting names cannot be used; then all stays.
         """
-        token = _secret(settings.admin_token_file)
-        secret = _secret(settings.hook_secret_file)
-        self.guard.token, self.hooks.secret = token, secret
+        self.guard.token, self.hooks.secret = secrets.admin_token, secrets.hook_secret
         policy = _policy(settings)
         for name in attrs.fields_dict(Policy):
             setattr(self.policy, name, getattr(policy, name))
@@ -350,10 +355,29 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
-def _secret(path: str) -> str | None:
+def read_secrets(settings: Settings) -> Secrets:
     """
-    Read a file with a secret in it. Blocking.
+    Read the files that settings name. Blocking.
 
-    :raises ValueError: it cannot be read, or is empty; the text names the file.
+    :raises ValueError: one cannot be read, or is empty; the text names it.
     """
-    return read_token(path).reveal() if path else None
+    for path in (settings.token_file, *(each.token_file for each in settings.flakes)):
+        if path:
+            read_token(path)
+    return Secrets(
+        _secret(settings.admin_token_file), _secret(settings.hook_secret_file)
+    )
+
+
+def _secret(path: str) -> str | None:
+    if not path:
+        return None
+    try:
+        text = Path(path).read_text("utf-8").strip()
+    except OSError as e:
+        raise ValueError(f"the file {path} cannot be read: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise ValueError(f"the file {path} is not text") from e
+    if not text:
+        raise ValueError(f"the file {path} is empty")
+    return text

@@ -25,11 +25,10 @@ from dotenv import dotenv_values
 from OpenSSL.crypto import Error as CryptoError
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import VerifyError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.python import usage
 from twisted.python.failure import Failure
@@ -37,7 +36,13 @@ from twisted.python.threadpool import ThreadPool
 from twisted.scripts import twistd
 
 from forgereg import logs
-from forgereg.assembly import Assembly, Machine, open_records
+from forgereg.assembly import (
+    Assembly,
+    Machine,
+    Secrets,
+    open_records,
+    read_secrets,
+)
 from forgereg.blobs.store import BlobStore
 from forgereg.config import (
     TABLE,
@@ -49,14 +54,14 @@ from forgereg.config import (
 )
 from forgereg.flow.threads import InThread
 from forgereg.nix.events import parse_line
-from forgereg.nix.flake import OLDEST, Command, masked, parse_version
+from forgereg.nix.flake import OLDEST, Command, parse_version
 from forgereg.nix.process import Processes, ask_now, missing_wrappers
 from forgereg.records.records import Records
 
 _log = logs.logger(__name__)
 
-#: How long answers may take to leave when the registry stops, in seconds.
-_FAREWELL_SECONDS = 0.1
+#: Of the directory where the registry was started, wherever it goes from there.
+_ENV_FILE = os.path.abspath(".env")
 #: Threads for short work on disk and records.
 _DISK_THREADS = 8
 
@@ -92,14 +97,22 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         try:
-            given = {row.name: self[row.option] for row in TABLE}
-            env_file = dotenv_values(".env")
-        except (OSError, UnicodeDecodeError) as e:
-            _stop(f"the file .env cannot be read: {e}")
-        try:
-            self.settings = read_settings(given, os.environ, env_file, _DEFAULTS)
+            self.settings = self.read()
         except SettingInvalid as e:
             _stop(str(e))
+
+    def read(self) -> Settings:
+        """
+        Read the settings from where they are. Blocking.
+
+        :raises SettingInvalid: one makes no sense.
+        """
+        given = {row.name: self[row.option] for row in TABLE}
+        try:
+            env_file = dotenv_values(_ENV_FILE)
+        except (OSError, UnicodeDecodeError) as e:
+            raise SettingInvalid(f"the file .env cannot be read: {e}") from e
+        return read_settings(given, os.environ, env_file, _DEFAULTS)
 
 
 def _version() -> str:
@@ -127,7 +140,7 @@ def makeService(options: Options) -> IService:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return _Running(
-        settings, command, env, state, endpoint, reactor, options.parent or {}
+        options, command, env, state, endpoint, reactor, options.parent or {}
     )
 
 
@@ -196,7 +209,7 @@ class _StateDir:
 class _Running(Service):
     """The registry, from the first connection to the end of the last nix."""
 
-    _settings: Settings
+    _options: Options
     _command: Command
     _env: Mapping[str, str]
     _state: _StateDir
@@ -207,8 +220,10 @@ class _Running(Service):
     _processes: Processes = field(init=False)
     _records: Records = field(init=False)
     _assembly: Assembly = field(init=False)
+    _in_thread: InThread = field(init=False)
     _begun: Deferred[None] = field(init=False)
     _port: IListeningPort | None = field(init=False, default=None)
+    _draining: Deferred[None] | None = field(init=False, default=None)
 
     def privilegedStartService(self) -> None:
         # Not in makeService, after which twistd may fork.
@@ -222,15 +237,17 @@ class _Running(Service):
         outcome: list[IListeningPort | Failure] = []
         self._endpoint.listen(site).addBoth(outcome.append)
         if isinstance(outcome[0], Failure):
-            where, why = self._settings.endpoint, outcome[0].getErrorMessage()
+            where, why = self._options.settings.endpoint, outcome[0].getErrorMessage()
             self._refuse(f"cannot listen on {where}: {why}")
         self._port = outcome[0]
-        _log.info(
-            "serving {flake} for {system} at {address}",
-            flake=masked(self._settings.flake),
-            system=self._settings.system,
-            address=self._port.getHost(),
-        )
+        for flake in self._assembly.registry.flakes:
+            _log.info(
+                "serving {names} from {flake} for {system} at {address}",
+                names=f"{flake.prefix}/…" if flake.prefix else "everything",
+                flake=flake.shown,
+                system=self._options.settings.system,
+                address=self._port.getHost(),
+            )
 
     def _refuse(self, message: str) -> NoReturn:
         # twistd has turned standard error into the log by now.
@@ -244,6 +261,7 @@ class _Running(Service):
 
     def _assemble(self, records: Records) -> Assembly:
         self._processes = Processes(self._reactor)
+        self._in_thread = self._threads(_DISK_THREADS)
         machine = Machine(
             self._state.path,
             self._state.blobs,
@@ -252,11 +270,12 @@ class _Running(Service):
             self._reactor,
             time.time,
             lambda: uuid.uuid4().hex[:12],
-            self._threads(_DISK_THREADS),
+            self._in_thread,
             self._threads(os.cpu_count() or 1),
         )
+        settings = self._options.settings
         try:
-            return Assembly(self._settings, machine, records)
+            return Assembly(settings, machine, records, read_secrets(settings))
         except ValueError as e:
             self._refuse(str(e))
 
@@ -272,8 +291,50 @@ class _Running(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._reactor.callWhenRunning(_heed_once)
+        self._reactor.callWhenRunning(self._heed)
         self._begun = Deferred.fromCoroutine(self._assembly.begin())
+
+    def _heed(self) -> None:
+        """Listen to signals: what Twisted does not know, or takes for an error."""
+        told = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        heard: list[int] = []
+
+        def heed(number: int, frame: FrameType | None) -> None:
+            handler = told[signal.Signals(number)]
+            if heard:
+                self._reactor.callFromThread(self._hurry)
+            elif callable(handler):
+                heard.append(number)
+                handler(number, frame)
+
+        for number in told:
+            signal.signal(number, heed)
+        signal.signal(
+            signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload)
+        )
+
+    def _hurry(self) -> None:
+        """Whoever says twice that it is to stop does not want to wait for transfers."""
+        if self._draining is not None:
+            self._draining.cancel()
+
+    def _reload(self) -> None:
+        reading = self._in_thread(self._reread)
+        reading.addCallback(self._apply)
+        reading.addErrback(_tell_unchanged)
+
+    def _reread(self) -> tuple[Settings, Secrets]:
+        """Read the settings again. Blocking."""
+        settings = self._options.read()
+        return settings, read_secrets(settings)
+
+    def _apply(self, read: tuple[Settings, Secrets]) -> None:
+        others = self._assembly.apply(*read)
+        logs.set_level(read[0].log_level)
+        _log.info("the settings have been read again")
+        if others:
+            names = ", ".join(others)
+            _log.warn("needs a restart to take effect: {names}", names=names)
 
     def stopService(self) -> Deferred[None]:
         super().stopService()
@@ -283,28 +344,26 @@ class _Running(Service):
         if self._port is not None:
             await maybeDeferred(self._port.stopListening)
         self._assembly.stop()
-        await self._processes.stop()
-        # Who waited for an image is told that there is none: let the words leave.
-        await deferLater(self._reactor, _FAREWELL_SECONDS)
+        ended = self._processes.stop()
+        drained = self._draining = self._assembly.site.drain()
+        drained.addErrback(lambda failure: failure.trap(CancelledError) and None)
+        last = self._reactor.callLater(
+            self._assembly.settings.stop_timeout, drained.cancel
+        )
+        await ended
+        await drained
+        if last.active():
+            last.cancel()
         await self._assembly.end()
         for pool in self._pools:
             pool.stop()
         self._records.close()
 
 
-def _heed_once() -> None:
-    """Take the second word to stop for the first: to Twisted it would be an error."""
-    told = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    heard: list[int] = []
-
-    def heed(number: int, frame: FrameType | None) -> None:
-        handler = told[signal.Signals(number)]
-        if not heard and callable(handler):
-            heard.append(number)
-            handler(number, frame)
-
-    for number in told:
-        signal.signal(number, heed)
+def _tell_unchanged(failure: Failure) -> None:
+    failure.trap(SettingInvalid, ValueError)
+    why = failure.getErrorMessage()
+    _log.error("the settings stay as they were: {why}", why=why)
 
 
 def run() -> None:

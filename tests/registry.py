@@ -13,7 +13,7 @@ import attrs
 from attrs import define, field
 from twisted.internet.task import Clock
 
-from forgereg.assembly import Assembly, Machine
+from forgereg.assembly import Assembly, Machine, read_secrets
 from forgereg.blobs.store import BlobStore
 from forgereg.config import Settings, defaults, read_settings
 from forgereg.flow.builds import Builds
@@ -144,7 +144,7 @@ class Served:
     def set(self, **changes: Any) -> list[str]:
         """Change settings while it runs; give what needs a restart."""
         self.changes = {**self.changes, **changes}
-        return self.assembly.apply(self.settings)
+        return self.assembly.apply(self.settings, read_secrets(self.settings))
 
     @classmethod
     def below(
@@ -183,7 +183,9 @@ class Served:
             self.threads,
             self.readers,
         )
-        self.assembly = Assembly(self.settings, machine, self.records)
+        settings = self.settings
+        secrets = read_secrets(settings)
+        self.assembly = Assembly(settings, machine, self.records, secrets)
         self.builds = self.assembly.builds
         self.registry = self.assembly.registry
         self.api = self.assembly.api

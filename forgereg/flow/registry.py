@@ -114,6 +114,8 @@ class Registry:
     _tagged: LRUCache[tuple[str, Name, Tag], tuple[Manifest, ...]] = field(init=False)
     _manifests: LRUCache[tuple[Name, Digest], Manifest] = field(init=False)
     _good: LRUCache[tuple[Name, Tag], str] = field(init=False)
+    #: how often something was forgotten
+    _forgotten: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         self._builds_known = BuildRecords(self._records.engine)
@@ -250,9 +252,9 @@ class Registry:
 
     def forget(self) -> None:
         """Look again into the records: something was forgotten there."""
-        self._tagged.clear()
-        self._manifests.clear()
-        self._good.clear()
+        self._forgotten += 1
+        for memory in (self._tagged, self._manifests, self._good):
+            memory.clear()
 
     def waiting_for(self, name: Name, tag: Tag) -> Report | None:
         """Tell of the build that those wait for who ask for a tag."""
@@ -262,6 +264,7 @@ class Registry:
     async def _prepare(
         self, build: Build, flake: Flake, wanted: Wanted, name: Name, tag: Tag
     ) -> _Forms:
+        forgotten = self._forgotten
         try:
             found = await self._resolve(build, flake, wanted, name, tag)
         except RegistryError as e:
@@ -277,6 +280,8 @@ class Registry:
             return _Forms(good, e.detail)
         for form in found.forms:
             self._manifests[name, form.digest] = form
+        if forgotten != self._forgotten:
+            self.forget()  # it may have been this image
         return found
 
     async def _last_good(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
@@ -59,7 +59,8 @@ class Pending(Generic[T]):
         :returns: whether it, or a failure, is there.
         """
         if not self._outcome:
-            self._waiting = waiting = Deferred()
+            waiting: Deferred[None] = Deferred()
+            self._waiting = waiting
             timer = None
             if seconds != math.inf:
                 timer = self._clock.callLater(seconds, self._wake)
@@ -85,7 +86,7 @@ class Pending(Generic[T]):
         (outcome,) = self._outcome
         if isinstance(outcome, Failure):
             outcome.raiseException()
-        return cast(T, outcome)
+        return outcome
 
     def abandon(self) -> None:
         """Wait no more; a failure that is a bug is logged when it comes."""

@@ -9,7 +9,10 @@ from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 from twisted.web import http, server
 from twisted.web.resource import Resource
 
@@ -46,11 +49,26 @@ class _Channel(http.HTTPChannel):
     MAX_LENGTH = _MAX_HEADERS
     totalHeadersSize = _MAX_HEADERS
     _begun = False
+    site: RegistrySite
 
     def connectionMade(self) -> None:
         super().connectionMade()
+        self.site.channels.add(self)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpKeepAlive(True)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.site.channels.discard(self)
+        super().connectionLost(reason)
+        self.site.tell_drained()
+
+    def end_soon(self) -> None:
+        """Close once what was asked for has been answered: now, if nothing was."""
+        self.persistent = False
+        for request in self.requests:
+            request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+        if not self.requests:
+            self.loseConnection()
 
     def dataReceived(self, data: bytes) -> None:
         if not self._begun:
@@ -174,6 +192,8 @@ class RegistrySite(server.Site):
             `MAX_BODY` bytes of the body, and one more if there are more.
         """
         super().__init__(_Front(api, rooms or {}), requestFactory=_Request)
+        self.channels: set[_Channel] = set()
+        self._drained: Deferred[None] | None = None
         self.protocol = _Channel  # type: ignore[assignment, method-assign]
         self.displayTracebacks = False
 
@@ -181,6 +201,29 @@ class RegistrySite(server.Site):
         """Write the access log, as loud as everything else."""
         line = self._logFormatter(self._logDateTime, request)
         _log.info("{line}", line=line)
+
+    def drain(self) -> Deferred[None]:
+        """
+        Answer what was asked for, and close every connection.
+
+        :returns: fires when all are closed; cancelling it breaks off those that are not.
+        """
+        self._drained = Deferred(lambda _: self._break_off())
+        for channel in list(self.channels):
+            channel.end_soon()
+        self.tell_drained()
+        return self._drained
+
+    def tell_drained(self) -> None:
+        """Be told that a connection is closed."""
+        if self._drained is not None and not self.channels:
+            drained, self._drained = self._drained, None
+            if not drained.called:
+                drained.callback(None)
+
+    def _break_off(self) -> None:
+        for channel in list(self.channels):
+            channel.forceAbortClient()
 
     def acceptableProtocols(self) -> list[bytes]:
         """Offer HTTP/1.1 alone: with Twisted it is several times faster."""
