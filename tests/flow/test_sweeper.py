@@ -88,8 +88,7 @@ class Swept:
 
     def forget(self, image: KeptImage) -> None:
         self.forgotten.append(image)
-        self.served.registry._tagged.clear()
-        self.served.registry._manifests.clear()
+        self.served.registry.forget()
 
     def pull(self, name: str) -> list[str]:
         """Pull an image; give the digests of its manifest, config and layers."""
@@ -198,7 +197,8 @@ def test_pinned_image_stays(a: Swept) -> None:
 
 def test_image_that_nobody_pulled(a: Swept) -> None:
     """An image that was built ahead counts from when it was first seen."""
-    a.served.pull("packages/hello")
+    warm = a.served.registry.warm(Name("packages/hello"), Tag("latest"), "prewarm")
+    result_of(warm)
     a.served.clock.advance(2 * DAY)
     assert names(a.sweep()) == []
     a.served.clock.advance(2 * DAY)
