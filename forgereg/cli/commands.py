@@ -250,9 +250,8 @@ def _play(url: str, token: str, story: Story) -> None:
         playing = Deferred.fromCoroutine(
             story(remote, lambda: deferLater(reactor, _LOOK_SECONDS))
         )
-        for number in (signal.SIGINT, signal.SIGTERM):
-            # In place of Twisted's, which would end us in the midst of it.
-            signal.signal(number, lambda *_: reactor.callFromThread(playing.cancel))
+        # In place of Twisted's handlers, which would end us in the midst of it.
+        reactor.callLater(0, _heed, lambda: reactor.callFromThread(playing.cancel))
         try:
             await playing
             sys.stdout.flush()
@@ -267,6 +266,11 @@ def _play(url: str, token: str, story: Story) -> None:
             raise SystemExit(1) from e
 
     react(main)
+
+
+def _heed(stop: Callable[[], None]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop())
 
 
 def main() -> None:

@@ -15,12 +15,14 @@ from attrs import define, field
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
     from forgereg.cli.remote import Build
 
+#: How wide the bar is: beside it, 80 columns have room for what a build tells.
+_BAR = 15
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -41,12 +43,12 @@ def describe(build: Build) -> str:
     if not build.state.is_over:
         if told.expected:
             words.append(f"{told.done}/{told.expected} derivations")
-        if told.fetch_bytes:
-            fetched = decimal(told.fetched_bytes)
-            words.append(f"{fetched} of {decimal(told.fetch_bytes)} fetched")
         now = " ".join(filter(None, (told.building, told.phase)))
         if now:
             words.append(now)
+        if told.fetch_bytes:
+            fetched, of = told.fetched_bytes / 1e6, told.fetch_bytes / 1e6
+            words.append(f"{fetched:.1f} of {of:.1f} MB")
     return clean(", ".join(words))
 
 
@@ -102,9 +104,8 @@ class Bar:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress = Progress(
+            BarColumn(bar_width=_BAR, table_column=Column(min_width=_BAR)),
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[told]}", markup=False),
             console=console,
             # Once for each answer: no thread is needed.
             auto_refresh=False,
@@ -126,12 +127,12 @@ class Bar:
     def show(self, build: Build) -> None:
         """Show how far the build has come."""
         if self._task is None:
-            self._task = self._progress.add_task(clean(build.image), told="")
+            self._task = self._progress.add_task("")
         self._progress.update(
             self._task,
             completed=build.progress.done,
             total=build.progress.expected or None,
-            told=describe(build),
+            description=describe(build),
             refresh=True,
         )
 

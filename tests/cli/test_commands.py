@@ -81,7 +81,7 @@ def test_builds(terminal: Terminal) -> None:
         "packages/hello:latest",
         "2023-11-14 22:13:20",
         "",
-        "building, 3/10 derivations, 1.0 MB of 4.2 MB fetched, hello-2.12 buildPhase",
+        "building, 3/10 derivations, hello-2.12 buildPhase, 1.0 of 4.2 MB",
     ]
 
 
@@ -146,8 +146,8 @@ def test_build(terminal: Terminal) -> None:
     assert outcome.stdout.splitlines() == [
         "unpacking",
         "packages/hello:latest: queued",
-        "packages/hello:latest: building, 3/10 derivations, 1.0 MB of 4.2 MB fetched,"
-        " hello-2.12 buildPhase",
+        "packages/hello:latest: building, 3/10 derivations, hello-2.12 buildPhase,"
+        " 1.0 of 4.2 MB",
         "packages/hello:latest: done",
         "buil\ufffd",
         "packages/hello:latest is there, after 30 s",
