@@ -6,11 +6,19 @@ import sys
 
 import pytest
 
-from forgereg.cli import run
+from forgereg.cli import COMMANDS, run
+from tests.daemon import ROOT
 
 
 def test_unknown_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that is none is answered by those that there are."""
-    monkeypatch.setattr(sys, "argv", ["forge-registry", "bulids"])
-    with pytest.raises(SystemExit, match="no command 'bulids'; there are build, "):
+    monkeypatch.setattr(sys, "argv", ["forge-registry", "brew"])
+    with pytest.raises(SystemExit, match="no command 'brew'; there are build, "):
         run()
+
+
+def test_readme() -> None:
+    """The README shows every command."""
+    readme = (ROOT / "README.md").read_text()
+    for command in COMMANDS:
+        assert f"\nforge-registry {command} " in readme
