@@ -66,8 +66,8 @@ class Screen(Protocol):
     ) -> None:
         """Leave the terminal as it was."""
 
-    def line(self, text: str) -> None:
-        """Show a line of the log."""
+    def log(self, text: str) -> None:
+        """Show lines of the log."""
 
     def show(self, build: Build) -> None:
         """Show how far the build has come."""
@@ -86,8 +86,8 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def line(self, text: str) -> None:
-        """Show a line of the log."""
+    def log(self, text: str) -> None:
+        """Show lines of the log."""
         say(self._console, text)
 
     def show(self, build: Build) -> None:
@@ -120,9 +120,9 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def line(self, text: str) -> None:
-        """Show a line of the log."""
-        self._console.print(Text(clean(text)), soft_wrap=True)
+    def log(self, text: str) -> None:
+        """Show lines of the log."""
+        self._console.print(Text(_clean_lines(text)), soft_wrap=True)
 
     def show(self, build: Build) -> None:
         """Show how far the build has come."""
@@ -145,8 +145,12 @@ def screen_of(console: Console) -> Screen:
 def say(console: Console, text: str) -> None:
     """Write lines, none of which the terminal obeys."""
     # Without rich, which takes minutes for a long log.
-    lines = map(clean, text.split("\n"))
-    console.file.write("".join(f"{line}\n" for line in lines))
+    console.file.write(_clean_lines(text) + "\n")
+    console.file.flush()
+
+
+def _clean_lines(text: str) -> str:
+    return "\n".join(map(clean, text.split("\n")))
 
 
 def list_builds(console: Console, builds: Sequence[Build]) -> None:

@@ -144,6 +144,7 @@ def test_build(terminal: Terminal) -> None:
     works.logs["b2"] = b"unpacking\ncheck\xff"
     outcome = terminal.type("build", "packages/hello")
     assert outcome.stdout.splitlines() == [
+        "b2\tpackages/hello:latest\tqueued",
         "unpacking",
         "packages/hello:latest: queued",
         "packages/hello:latest: building, 3/10 derivations, hello-2.12 buildPhase,"

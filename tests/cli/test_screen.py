@@ -66,7 +66,7 @@ def test_bar() -> None:
     assert isinstance(screen, Bar)
     with screen:
         screen.show(BUILDING)
-        screen.line("[bold]unpacking\x1b[2J")
+        screen.log("[bold]unpacking\x1b[2J")
         assert "━" in seen(terminal)
         assert (
             "building, 3/10 derivations, hello-2.12 buildPhase, 1.0 of 4.2 MB"

@@ -303,6 +303,13 @@ def test_asking_before_sending(site: RegistrySite) -> None:
     assert connection.answer().status == 202
 
 
+def test_rooms_that_want_no_body(running: Served, control: Controlled) -> None:
+    """What nobody wants to read is not kept."""
+    site = RegistrySite(running.api, {b"api": Room(control.resource)})
+    site.reactor = Clock()
+    assert post(site, BUILDS, {"image": "packages/hello"}).status == 400
+
+
 def test_whole_url(site: RegistrySite, control: Controlled) -> None:
     """A client that asks for a whole URL, as it would ask a proxy, is heard as well."""
     answer = post(site, f"http://registry.test{BUILDS}", {"image": "packages/hello"})
