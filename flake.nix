@@ -29,10 +29,13 @@
                 attrs
                 backports-zstd
                 cachetools
+                click
                 isal
                 klein
                 python-dotenv
+                rich
                 sqlalchemy
+                treq
                 twisted
                 werkzeug
               ]
@@ -54,9 +57,9 @@
             ]
             ++ (with pkgs.python313Packages; [
               hypothesis
+              jsonschema
               pytestCheckHook
               pytest-twisted
-              treq
             ]);
             # The other rings need nix to build, and container clients.
             disabledTestPaths = [

@@ -6,7 +6,7 @@ A request comes in at `forgereg.web`, which speaks HTTP and decides nothing.
 an archive (`forgereg.nix`), an image and its layers (`forgereg.archive`,
 `forgereg.blobs`), and all of it is remembered (`forgereg.records`). `forgereg.oci` has
 the specifications' words. `forgereg.tap` puts it together for twistd, with the settings
-of `forgereg.config`.
+of `forgereg.config`, and `forgereg.cli` speaks to one that runs.
 
 Begin to read at `forgereg/flow/registry.py`; `docs/flow.md` tells one pull.
 """

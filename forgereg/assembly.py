@@ -15,7 +15,6 @@ from attrs import define, field, frozen
 from sqlalchemy import URL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.web.resource import Resource
 
 from forgereg.blobs.store import BlobStore
 from forgereg.config import TABLE, FlakeSetting, Settings
@@ -44,11 +43,13 @@ from forgereg.records.builds import BuildRecords
 from forgereg.records.pulls import Pulls
 from forgereg.records.records import Records
 from forgereg.web.api import Api
+from forgereg.web.control import MAX_BODY as CONTROL_BODY
 from forgereg.web.control import Control
 from forgereg.web.guard import Guard, client_of
+from forgereg.web.hooks import MAX_BODY as HOOKS_BODY
 from forgereg.web.hooks import Hooks
 from forgereg.web.patience import Limits
-from forgereg.web.site import RegistrySite
+from forgereg.web.site import RegistrySite, Room
 from forgereg.web.tombstone import Tombstones
 
 _log = logger(__name__)
@@ -201,9 +202,9 @@ class Assembly:
         )
         self.hooks = Hooks(None, self.works.pushed, machine.new_id)
         control = Control(self.works, self.guard.check, client_of, machine.new_id)
-        rooms: dict[bytes, Resource] = {
-            b"api": control.app.resource(),
-            b"hooks": self.hooks.app.resource(),
+        rooms = {
+            b"api": Room(control.app.resource(), CONTROL_BODY),
+            b"hooks": Room(self.hooks.app.resource(), HOOKS_BODY),
         }
         self.site = RegistrySite(self.api, rooms)
         self.apply(settings, self.secrets)

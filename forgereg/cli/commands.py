@@ -19,7 +19,7 @@ from rich.console import Console
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater, react
-from twisted.web.client import Agent
+from twisted.web.client import Agent, HTTPConnectionPool
 
 from forgereg.cli.remote import Build, Remote, Trouble, parse_token, parse_url
 from forgereg.cli.screen import clean, list_builds, list_swept, say, screen_of
@@ -109,7 +109,7 @@ def log(id: str, follow: bool) -> Story:
 
     async def story(remote: Remote, wait: Wait) -> None:
         console = _console()
-        reader = _Reader(remote, id, lambda line: say(console, line))
+        reader = _Reader(remote, id, lambda lines: say(console, lines))
         while True:
             build = await remote.build(id)
             await reader.read_on()
@@ -159,8 +159,8 @@ def build(image: str, no_wait: bool) -> Story:
 
     async def story(remote: Remote, wait: Wait) -> None:
         begun = await remote.start(image)
+        _tell(begun)
         if no_wait:
-            _tell(begun)
             return
         try:
             ended = await _watch(remote, begun, wait)
@@ -195,10 +195,10 @@ def sweep(dry_run: bool) -> Story:
 
 
 class _Reader:
-    """Reads a log on from where it was, and gives its lines."""
+    """Reads a log on from where it was, and gives its lines, many at once."""
 
-    def __init__(self, remote: Remote, id: str, line: Callable[[str], None]) -> None:
-        self._remote, self._id, self._line = remote, id, line
+    def __init__(self, remote: Remote, id: str, give: Callable[[str], None]) -> None:
+        self._remote, self._id, self._give = remote, id, give
         self._offset, self._rest = 0, b""
 
     async def read_on(self) -> None:
@@ -207,20 +207,20 @@ class _Reader:
             piece, self._offset = await self._remote.log(self._id, self._offset)
             if not piece:
                 return
-            *lines, self._rest = (self._rest + piece).split(b"\n")
-            for line in lines:
-                self._line(line.decode("utf-8", "replace"))
+            lines, ended, self._rest = (self._rest + piece).rpartition(b"\n")
+            if ended:
+                self._give(lines.decode("utf-8", "replace"))
 
     def end(self) -> None:
         """Give the last line, which may have no end."""
         if self._rest:
-            self._line(self._rest.decode("utf-8", "replace"))
+            self._give(self._rest.decode("utf-8", "replace"))
 
 
 async def _watch(remote: Remote, build: Build, wait: Wait) -> Build:
     """Show a build until it is over."""
     with screen_of(_console()) as screen:
-        reader = _Reader(remote, build.id, screen.line)
+        reader = _Reader(remote, build.id, screen.log)
         while True:
             # First the state: once that is the last one, the log is whole.
             await reader.read_on()
@@ -245,14 +245,14 @@ def _play(url: str, token: str, story: Story) -> None:
     """Play a story on the network, and end the process with its status."""
 
     async def main(reactor: Any) -> None:
-        agent = Agent(reactor, connectTimeout=_CONNECT_SECONDS)
+        pool = HTTPConnectionPool(reactor)
+        agent = Agent(reactor, connectTimeout=_CONNECT_SECONDS, pool=pool)
         remote = Remote(url, HTTPClient(agent).request, token, reactor)
         playing = Deferred.fromCoroutine(
             story(remote, lambda: deferLater(reactor, _LOOK_SECONDS))
         )
-        for number in (signal.SIGINT, signal.SIGTERM):
-            # In place of Twisted's, which would end us in the midst of it.
-            signal.signal(number, lambda *_: reactor.callFromThread(playing.cancel))
+        # In place of Twisted's handlers, which would end us in the midst of it.
+        reactor.callLater(0, _heed, lambda: reactor.callFromThread(playing.cancel))
         try:
             await playing
             sys.stdout.flush()
@@ -267,6 +267,11 @@ def _play(url: str, token: str, story: Story) -> None:
             raise SystemExit(1) from e
 
     react(main)
+
+
+def _heed(stop: Callable[[], None]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop())
 
 
 def main() -> None:

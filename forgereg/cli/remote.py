@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import click
 import treq
 from attrs import define, field, fields_dict, frozen
+from hyperlink import EncodedURL
 from OpenSSL import SSL
 from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred
@@ -194,7 +195,7 @@ class Remote:
         try:
             response = await self._request(
                 method,
-                f"{self._url}/-/api{path}",
+                _Url.from_text(f"{self._url}/-/api{path}"),
                 headers=headers,
                 # The token is for this registry, and for no other.
                 allow_redirects=False,
@@ -227,6 +228,14 @@ class Remote:
             f"{self._url} answers {response.code}{hint}, not as a forge-registry does;"
             " is --url right?"
         )
+
+
+class _Url(EncodedURL):
+    """A URL that is taken as it is."""
+
+    def to_uri(self) -> _Url:
+        """Give it, since it is ASCII: asked for more, [::1] and a_b are no hosts."""
+        return self
 
 
 def _path(id: str) -> str:

@@ -15,12 +15,14 @@ from attrs import define, field
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
     from forgereg.cli.remote import Build
 
+#: How wide the bar is: beside it, 80 columns have room for what a build tells.
+_BAR = 15
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -41,12 +43,12 @@ def describe(build: Build) -> str:
     if not build.state.is_over:
         if told.expected:
             words.append(f"{told.done}/{told.expected} derivations")
-        if told.fetch_bytes:
-            fetched = decimal(told.fetched_bytes)
-            words.append(f"{fetched} of {decimal(told.fetch_bytes)} fetched")
         now = " ".join(filter(None, (told.building, told.phase)))
         if now:
             words.append(now)
+        if told.fetch_bytes:
+            fetched, of = told.fetched_bytes / 1e6, told.fetch_bytes / 1e6
+            words.append(f"{fetched:.1f} of {of:.1f} MB")
     return clean(", ".join(words))
 
 
@@ -64,8 +66,8 @@ class Screen(Protocol):
     ) -> None:
         """Leave the terminal as it was."""
 
-    def line(self, text: str) -> None:
-        """Show a line of the log."""
+    def log(self, text: str) -> None:
+        """Show lines of the log."""
 
     def show(self, build: Build) -> None:
         """Show how far the build has come."""
@@ -84,8 +86,8 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def line(self, text: str) -> None:
-        """Show a line of the log."""
+    def log(self, text: str) -> None:
+        """Show lines of the log."""
         say(self._console, text)
 
     def show(self, build: Build) -> None:
@@ -102,9 +104,8 @@ class Bar:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress = Progress(
+            BarColumn(bar_width=_BAR, table_column=Column(min_width=_BAR)),
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[told]}", markup=False),
             console=console,
             # Once for each answer: no thread is needed.
             auto_refresh=False,
@@ -119,19 +120,19 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def line(self, text: str) -> None:
-        """Show a line of the log."""
-        self._console.print(Text(clean(text)), soft_wrap=True)
+    def log(self, text: str) -> None:
+        """Show lines of the log."""
+        self._console.print(Text(_clean_lines(text)), soft_wrap=True)
 
     def show(self, build: Build) -> None:
         """Show how far the build has come."""
         if self._task is None:
-            self._task = self._progress.add_task(clean(build.image), told="")
+            self._task = self._progress.add_task("")
         self._progress.update(
             self._task,
             completed=build.progress.done,
             total=build.progress.expected or None,
-            told=describe(build),
+            description=describe(build),
             refresh=True,
         )
 
@@ -144,8 +145,12 @@ def screen_of(console: Console) -> Screen:
 def say(console: Console, text: str) -> None:
     """Write lines, none of which the terminal obeys."""
     # Without rich, which takes minutes for a long log.
-    lines = map(clean, text.split("\n"))
-    console.file.write("".join(f"{line}\n" for line in lines))
+    console.file.write(_clean_lines(text) + "\n")
+    console.file.flush()
+
+
+def _clean_lines(text: str) -> str:
+    return "\n".join(map(clean, text.split("\n")))
 
 
 def list_builds(console: Console, builds: Sequence[Build]) -> None:

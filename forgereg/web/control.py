@@ -28,7 +28,7 @@ from forgereg.web.reports import BUILDS, build_json, sweep_json
 _log = logger(__name__)
 
 #: How large what is sent may be, in bytes.
-_MAX_BODY = 2**16
+MAX_BODY = 2**16
 #: How much of a log one answer has, in bytes.
 _MAX_LOG = 2**20
 #: How many builds one answer lists, if no number is given, and at most.
@@ -234,9 +234,9 @@ def _fields(request: Request, **kinds: type) -> Mapping[str, Any]:
     :raises RequestInvalid: it is something else. Where there are no fields to be sent,
         nothing need be.
     """
-    body = request.content.read(_MAX_BODY + 1) if request.content else b""
-    if len(body) > _MAX_BODY:
-        raise RequestEntityTooLarge(f"no more than {_MAX_BODY} bytes are read")
+    body = request.content.read(MAX_BODY + 1) if request.content else b""
+    if len(body) > MAX_BODY:
+        raise RequestEntityTooLarge(f"no more than {MAX_BODY} bytes are read")
     if not body.strip() and not kinds:
         return {}
     try:

@@ -4,11 +4,12 @@ Put the resources together, and speak HTTP/1.1 as registries' clients do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import connectionDone
@@ -27,8 +28,6 @@ _log = logger(__name__)
 _MAX_HEADERS = 2**17
 #: How long whoever sent something unreadable may go on, in seconds.
 _LINGER_SECONDS = 5
-#: How much of a body is kept where anybody wants it, in bytes.
-MAX_BODY = 2**20
 
 _TLS_HANDSHAKE = b"\x16"
 #: Source: tried with docker, containerd and podman, which take it for "no TLS here"
@@ -127,16 +126,16 @@ class _Request(server.Request):
 
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()
+        self._kept = bytearray()
         # Twisted tells the request itself only when the body is there.
-        target: bytes = self.channel._path
-        self._kept: bytearray | None = None
-        if _path_of(target).startswith(b"/-/"):
-            self._kept = bytearray()
+        channel: Any = self.channel
+        path = _path_of(channel._path).partition(b"?")[0]
+        room = channel.site.room(path.split(b"/")[1:])
+        # One byte more than is allowed tells that there was more.
+        self._most = room.max_body + 1 if room and room.max_body else 0
 
     def handleContentChunk(self, data: bytes) -> None:
-        if self._kept is not None:
-            # One byte more than is allowed tells that there was more.
-            self._kept += data[: MAX_BODY + 1 - len(self._kept)]
+        self._kept += data[: self._most - len(self._kept)]
 
     def process(self) -> None:
         self.path = _path_of(self.path)
@@ -155,47 +154,66 @@ class _Request(server.Request):
         return b"registry"
 
 
+@frozen
+class Room:
+    """
+    What answers below a path of its own.
+
+    :ivar resource: a leaf: it finds the whole path in ``postpath``.
+    :ivar max_body: how much of a body it is given in ``content``, in bytes; one more if
+        there is more; nothing if it is 0.
+    """
+
+    resource: Resource
+    max_body: int = 0
+
+
+_FindRoom = Callable[[Sequence[bytes]], Room | None]
+
+
 class _Front(Resource):
     """What is decided before any route."""
 
     isLeaf = True
 
-    def __init__(self, api: Api, rooms: Mapping[bytes, Resource]) -> None:
+    def __init__(self, api: Api, find_room: _FindRoom) -> None:
         super().__init__()
         self._api = api.app.resource()
-        self._rooms = rooms
+        self._find_room = find_room
 
     def render(self, request: server.Request) -> Any:
         request.setHeader("Server", "forge-registry")
         request.setHeader("Docker-Distribution-Api-Version", "registry/2.0")
         request.setHeader("X-Content-Type-Options", "nosniff")
-        first, *rest = request.postpath or [b""]
-        room = self._rooms.get(rest[0]) if first == b"-" and rest else None
+        room = self._find_room(request.postpath or [])
         if room is None and request.method not in (b"GET", b"HEAD"):
             return refuse_method(request)
         try:
             b"/".join([request.method, *(request.postpath or [])]).decode("utf-8")
         except UnicodeDecodeError:
             return refuse_path(request)
-        return (room or self._api).render(request)
+        return (room.resource if room else self._api).render(request)
 
 
 class RegistrySite(server.Site):
     """The whole registry as a factory of connections; HTTP/2 is never offered."""
 
-    def __init__(self, api: Api, rooms: Mapping[bytes, Resource] | None = None) -> None:
+    def __init__(self, api: Api, rooms: Mapping[bytes, Room] | None = None) -> None:
         """
         Put the resources together.
 
-        :param rooms: what answers below ``/-/<key>``, whatever the method. Each is a
-            leaf: it finds the whole path in ``postpath``, and in ``content`` the first
-            `MAX_BODY` bytes of the body, and one more if there are more.
+        :param rooms: what answers below ``/-/<key>``, whatever the method.
         """
-        super().__init__(_Front(api, rooms or {}), requestFactory=_Request)
+        super().__init__(_Front(api, self.room), requestFactory=_Request)
+        self._rooms = rooms or {}
         self.channels: set[_Channel] = set()
         self._drained: Deferred[None] | None = None
         self.protocol = _Channel  # type: ignore[assignment, method-assign]
         self.displayTracebacks = False
+
+    def room(self, path: Sequence[bytes]) -> Room | None:
+        """Find who answers at a path, given in parts; None where it is the API."""
+        return self._rooms.get(path[1]) if path[:1] == [b"-"] and path[1:] else None
 
     def log(self, request: http.Request) -> None:
         """Write the access log, as loud as everything else."""

@@ -81,7 +81,7 @@ def test_builds(terminal: Terminal) -> None:
         "packages/hello:latest",
         "2023-11-14 22:13:20",
         "",
-        "building, 3/10 derivations, 1.0 MB of 4.2 MB fetched, hello-2.12 buildPhase",
+        "building, 3/10 derivations, hello-2.12 buildPhase, 1.0 of 4.2 MB",
     ]
 
 
@@ -141,15 +141,16 @@ def test_build(terminal: Terminal) -> None:
     works = terminal.control.works
     works.reports[0] = evolve(RUNNING, state=State.QUEUED, progress=Progress())
     works.coming = [RUNNING, RUNNING, DONE]
-    works.logs["b2"] = b"unpacking\nbuil\xff"
+    works.logs["b2"] = b"unpacking\ncheck\xff"
     outcome = terminal.type("build", "packages/hello")
     assert outcome.stdout.splitlines() == [
+        "b2\tpackages/hello:latest\tqueued",
         "unpacking",
         "packages/hello:latest: queued",
-        "packages/hello:latest: building, 3/10 derivations, 1.0 MB of 4.2 MB fetched,"
-        " hello-2.12 buildPhase",
+        "packages/hello:latest: building, 3/10 derivations, hello-2.12 buildPhase,"
+        " 1.0 of 4.2 MB",
         "packages/hello:latest: done",
-        "buil\ufffd",
+        "check\ufffd",
         "packages/hello:latest is there, after 30 s",
     ]
     assert outcome.exit_code == 0
@@ -293,7 +294,7 @@ def test_refusals(terminal: Terminal, words: list[str], said: str) -> None:
     assert line.startswith("forge-registry: ") and said in line
 
 
-@pytest.mark.parametrize("words", [["bulids"], ["cancel"], ["builds", "x"], ["log"]])
+@pytest.mark.parametrize("words", [["brew"], ["cancel"], ["builds", "x"], ["log"]])
 def test_mistyping(terminal: Terminal, words: list[str]) -> None:
     """Who mistypes is told how it is used."""
     outcome = terminal.type(*words)

@@ -21,8 +21,9 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 
-from forgereg.cli.remote import Remote, Trouble
+from forgereg.cli.remote import Remote, Trouble, parse_url
 from tests.helpers import begin, no_result, result_of
+from tests.works import Controlled
 
 URL = "http://forge.test:6443"
 
@@ -112,6 +113,14 @@ def test_evil_messages() -> None:
     """What a registry says is not obeyed by the terminal."""
     body = rb'{"errors": [{"code": "X", "message": "a\u001b[2J\nb\u0007"}]}'
     assert trouble(answering(400, body)) == r"a\x1b[2J b\x07"
+
+
+@pytest.mark.parametrize("host", ["[::1]:6443", "forge_1", "192.0.2.1", "localhost"])
+def test_any_host(host: str) -> None:
+    """A registry may be at any address or name."""
+    stub: Any = StubTreq(Controlled().resource)
+    remote = Remote(parse_url(f"http://{host}/"), stub.request, "", Clock())
+    assert [build.id for build in result_of(remote.builds())] == ["b2", "b1"]
 
 
 def test_silence() -> None:

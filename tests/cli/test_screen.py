@@ -20,9 +20,9 @@ BROKEN = Build.read(build_json(FAILED))
 
 
 def console(is_terminal: bool = True) -> Console:
-    """A terminal of 100 columns whose text is kept."""
+    """A terminal of 80 columns whose text is kept."""
     return Console(
-        file=io.StringIO(), force_terminal=is_terminal, width=100, _environ={}
+        file=io.StringIO(), force_terminal=is_terminal, width=80, _environ={}
     )
 
 
@@ -66,9 +66,12 @@ def test_bar() -> None:
     assert isinstance(screen, Bar)
     with screen:
         screen.show(BUILDING)
-        screen.line("[bold]unpacking\x1b[2J")
-        assert "3/10 derivations, 1.0 MB of 4.2 MB fetched" in seen(terminal)
-        assert "hello-2.12 buildPhase" in seen(terminal)
+        screen.log("[bold]unpacking\x1b[2J")
+        assert "━" in seen(terminal)
+        assert (
+            "building, 3/10 derivations, hello-2.12 buildPhase, 1.0 of 4.2 MB"
+            in seen(terminal)
+        )
         assert r"[bold]unpacking\x1b[2J" in seen(terminal)
         assert "\x1b[?25l" in seen(terminal)
     assert seen(terminal).rstrip().endswith("\x1b[?25h") or "\x1b[?25h" in seen(

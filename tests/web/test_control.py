@@ -12,13 +12,13 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 
 from forgereg.flow.report import State
-from forgereg.web.site import MAX_BODY, RegistrySite
+from forgereg.web.control import MAX_BODY
+from forgereg.web.site import RegistrySite, Room
 from tests.client import Answer, Connection, Headers, ask
 from tests.registry import Served
 from tests.works import FAILED, RUNNING, Controlled
 
 BUILDS = "/-/api/builds"
-LIMIT = 64 * 2**10
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def control() -> Controlled:
 @pytest.fixture
 def site(running: Served, control: Controlled) -> RegistrySite:
     """A registry whose builds can be steered."""
-    site = RegistrySite(running.api, {b"api": control.resource})
+    site = RegistrySite(running.api, {b"api": Room(control.resource, MAX_BODY)})
     site.reactor = Clock()
     return site
 
@@ -215,7 +215,7 @@ CHANGES = [BUILDS, f"{BUILDS}/b2/cancel", f"{BUILDS}/b9/retry", "/-/api/sweep"]
 def test_who_may_not(site: RegistrySite, control: Controlled, path: str) -> None:
     """Who has no right to change anything learns just that, whatever was sent."""
     control.token = "secret"
-    for body in (b"", b"{", b'{"dry_run": false}', bytes(LIMIT + 1)):
+    for body in (b"", b"{", b'{"dry_run": false}', bytes(MAX_BODY + 1)):
         answer = ask(site, "POST", path, (), body)
         assert (answer.status, answer.error[0]) == (403, "DENIED")
     assert control.works.asked == []
@@ -246,7 +246,7 @@ def test_who_may_only_look(site: RegistrySite, control: Controlled) -> None:
         b'{"Image": "packages/hello"}',
         b"\xff\xfe",
         b"9" * 60_000,
-        b"[" * LIMIT,
+        b"[" * MAX_BODY,
         b"image=packages/hello",
     ],
 )
@@ -279,10 +279,10 @@ def test_any_body(site: RegistrySite, body: bytes) -> None:
         ask(site, "POST", path, (), body).check()
 
 
-@pytest.mark.parametrize("size", [LIMIT, LIMIT + 1, MAX_BODY + 1, 3 * MAX_BODY])
+@pytest.mark.parametrize("size", [MAX_BODY, MAX_BODY + 1, 50 * MAX_BODY])
 def test_huge_bodies(site: RegistrySite, size: int) -> None:
     """More than 64 KiB are refused, told beforehand or not, and not kept."""
-    status = 202 if size == LIMIT else 413
+    status = 202 if size == MAX_BODY else 413
     body = b'{"image": "packages/hello"}'.ljust(size)
     assert ask(site, "POST", BUILDS, (), body).status == status
     connection = Connection.to(site)
@@ -301,6 +301,13 @@ def test_asking_before_sending(site: RegistrySite) -> None:
     connection.send(body[:5])
     connection.send(body[5:])
     assert connection.answer().status == 202
+
+
+def test_rooms_that_want_no_body(running: Served, control: Controlled) -> None:
+    """What nobody wants to read is not kept."""
+    site = RegistrySite(running.api, {b"api": Room(control.resource)})
+    site.reactor = Clock()
+    assert post(site, BUILDS, {"image": "packages/hello"}).status == 400
 
 
 def test_whole_url(site: RegistrySite, control: Controlled) -> None:

@@ -11,8 +11,8 @@ from jsonschema import Draft202012Validator
 from twisted.internet.task import Clock
 
 from forgereg.flow.report import State
-from forgereg.web.control import Control
-from forgereg.web.site import RegistrySite
+from forgereg.web.control import MAX_BODY, Control
+from forgereg.web.site import RegistrySite, Room
 from tests.client import ask
 from tests.registry import Served
 from tests.works import Controlled
@@ -49,7 +49,7 @@ def check(value: object, schema: dict[str, Any]) -> None:
 @pytest.fixture
 def site(running: Served) -> RegistrySite:
     """A registry with builds that are played."""
-    site = RegistrySite(running.api, {b"api": Controlled().resource})
+    site = RegistrySite(running.api, {b"api": Room(Controlled().resource, MAX_BODY)})
     site.reactor = Clock()
     return site
 
