@@ -220,13 +220,15 @@ def _in_time(connection: HTTPConnection) -> HTTPResponse:
     timer.daemon = True
     timer.start()
     try:
-        return connection.getresponse()
-    except (OSError, HTTPException) as e:
-        if late.is_set():
-            raise TimeoutError("net/http: timeout awaiting response headers") from e
-        raise
+        response = connection.getresponse()
+    except (OSError, HTTPException):
+        if not late.is_set():
+            raise
     finally:
         timer.cancel()
+    if late.is_set():  # half a header may have passed for a whole one
+        raise TimeoutError("net/http: timeout awaiting response headers")
+    return response
 
 
 def _unexpected(method: str, answer: Response) -> str:
