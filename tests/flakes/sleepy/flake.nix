@@ -40,6 +40,12 @@
         seconds:
         let n = toString seconds; in
         named "sleep-${n}" (package (image "sleep-${n}" "slept ${n}" "echo falling asleep; sleep ${n}"));
+      failing =
+        seconds:
+        let n = toString seconds; in
+        named "fails-after-${n}" (
+          package (sh "fails-after-${n}.tar" "echo all is well; sleep ${n}; echo 'the tape ran out after ${n} s'; exit 3")
+        );
       small =
         number:
         let n = toString number; in
@@ -62,11 +68,8 @@
     in
     {
       packages.${system} =
-        builtins.listToAttrs (map sleep [ 10 45 100 360 720 ] ++ map flood [ 100 1000 ] ++ map small (numbers 200))
+        builtins.listToAttrs (map sleep [ 10 45 70 100 360 720 ] ++ map failing [ 25 45 70 ] ++ map flood [ 100 1000 ] ++ map small (numbers 200))
         // {
-          fails-after-25 = package (
-            sh "fails-after-25.tar" "echo all is well; sleep 25; echo 'the tape ran out at minute 25'; exit 3"
-          );
           # What a builder may say though it is not nix. (An event that is not even of the
           # right shape ends nix 2.8.)
           forges = package (
