@@ -38,6 +38,13 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def sleepy(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A flake whose images take their time."""
+    target = tmp_path_factory.mktemp("flake") / "sleepy"
+    return daemon.flake(ROOT / "tests" / "flakes" / "sleepy", target)
+
+
+@pytest.fixture(scope="session")
 def registry(
     tmp_path_factory: pytest.TempPathFactory, example: str, store: Path
 ) -> Iterator[Daemon]:
