@@ -83,12 +83,10 @@ def settled(tmp_path: Path, store: Path) -> Callable[..., Any]:
     return start
 
 
-def get_to(running: Daemon, state: str, hold: Path) -> list[threading.Thread]:
+def get_to(running: Daemon, state: str) -> list[threading.Thread]:
     """Have a build get to a state, and stay there."""
     clients = []
-    if state == "locking":
-        hold.touch()
-    elif state == "queued":
+    if state == "queued":
         clients.append(asked(running, "sleep-45"))
         eventually(stands(running, "sleep-45", "building"))
     clients.append(asked(running, IMAGES[state]))
@@ -100,8 +98,10 @@ def get_to(running: Daemon, state: str, hold: Path) -> list[threading.Thread]:
 def test_killed(settled: Callable[..., Any], tmp_path: Path, state: str) -> None:
     """After kill -9 at any stage a build is marked, and started again only if asked."""
     hold = tmp_path / "hold"
+    if state == "locking":
+        hold.touch()  # before the registry itself has a look at the flake
     with settled() as running:
-        clients = get_to(running, state, hold)
+        clients = get_to(running, state)
         running.kill()
         for client in clients:
             client.join()
@@ -121,8 +121,10 @@ def test_killed(settled: Callable[..., Any], tmp_path: Path, state: str) -> None
 def test_cancelled(settled: Callable[..., Any], tmp_path: Path, state: str) -> None:
     """Whatever a build is at, an operator can end it, and the next one works."""
     hold = tmp_path / "hold"
+    if state == "locking":
+        hold.touch()  # before the registry itself has a look at the flake
     with settled() as running:
-        clients = get_to(running, state, hold)
+        clients = get_to(running, state)
         image = f"packages/{IMAGES[state]}:latest"
         for build in builds(running):
             if build["finished_at"] is None:
