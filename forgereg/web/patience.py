@@ -110,7 +110,8 @@ TABLE: Mapping[tuple[Family, bool], _Row] = {
     # 330 s of silence were borne by every one that was tried (docker 20.10 and 26.1,
     # podman 4.3 and 5.4, skopeo, oras, crane); none has a clock for the header. An early
     # answer would not do: oras and crane need digest and length, and podman stores what
-    # it reads. A 307 starts their clocks, and the proxy's, again.
+    # it reads. A 307 starts their clocks, and the proxy's, again. (Docker asks with GET
+    # when HEAD is refused, and so waits twice as long as it may.)
     (Family.OTHER, True): _Row(inf, Then.REDIRECT),
     (Family.OTHER, False): _Row(inf, Then.REDIRECT),
 }
