@@ -173,8 +173,9 @@ def registry(
     if listener is not None:
         # Source: sd_listen_fds(3).
         argv = [*argv, "--port", "systemd:domain=INET:index=0"]
-        script = f'export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@" 3<&{listener.fileno()}'
-        argv = ["sh", "-c", script, "sh", *argv]
+        env |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "registry"}
+        script = f'export LISTEN_PID=$$; exec "$@" 3<&{listener.fileno()}'
+        argv = ["bash", "-c", script, "bash", *argv]
         handed_over = [listener.fileno()]
     with log.open("wb") as out:
         process = subprocess.Popen(
