@@ -94,18 +94,18 @@ def test_directory_that_is_gone(tmp_path: Path) -> None:
         assert "no such file" in warning(get(served))
 
 
-@pytest.mark.parametrize("verb", ["eval", "build"])
+@pytest.mark.parametrize("verb", ["metadata", "eval", "build"])
 def test_broken_revision(served: Served, verb: str) -> None:
     """A new revision that is broken is told, rather than that the old one be served."""
     get(served)
     push(served)
-    served.nix.fail(verb, "error: it is broken")
+    served.nix.fail(verb, "error: syntax error")
     answer = get(served)
     assert answer.status == 422
-    assert "it is broken" in answer.error[1]
+    assert "syntax error" in answer.error[1]
 
 
-@pytest.mark.parametrize("verb", ["eval", "build"])
+@pytest.mark.parametrize("verb", ["metadata", "eval", "build"])
 @pytest.mark.parametrize("tag", ["latest", "main"])
 @pytest.mark.parametrize("restarts", [False, True])
 def test_always(served: Served, verb: str, tag: str, restarts: bool) -> None:
@@ -113,11 +113,11 @@ def test_always(served: Served, verb: str, tag: str, restarts: bool) -> None:
     served.set(last_known_good="always")
     before = get(served, tag)
     push(served)
-    served.nix.fail(verb, "error: it is broken")
+    served.nix.fail(verb, "error: syntax error")
     if restarts:
         served.restart()
     answer = get(served, tag)
-    assert "it is broken" in warning(answer)
+    assert "syntax error" in warning(answer)
     assert answer.body == before.body
     served.nix.mend()
     served.clock.advance(60.0)
