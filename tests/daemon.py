@@ -142,7 +142,7 @@ def free_port() -> int:
 
 def environment(**more: str) -> dict[str, str]:
     """What a registry under test sees of the environment: no setting but these."""
-    kept = ("PATH", "HOME", "LANG", "TMPDIR")
+    kept = ("PATH", "PYTHONPATH", "HOME", "LANG", "TMPDIR")
     env = {name: os.environ[name] for name in kept if name in os.environ}
     return {**env, "NIX_CONFIG": NIX_CONFIG, **more}
 
