@@ -200,8 +200,8 @@ class Flake:
 
     async def _look(self, errand: Errand, at: str | None) -> Located:
         errand.enter(State.LOCKING)
-        return await errand.wait(
-            self._locks.do(at or self.ref, lambda: self._lock(errand, at))
+        return await errand.share(
+            lambda: self._locks.do(at or self.ref, lambda: self._lock(errand, at))
         )
 
     async def _lock(self, errand: Errand, at: str | None) -> Located:
@@ -211,7 +211,6 @@ class Flake:
         known = None if old is None else old[0].locked
         spare = None if known is None or is_here(known) else known
         has_spare = spare is not None and self._policy.last_known_good != "off"
-        # Others wait for it as well, so it is not cancelled with this errand.
         mine = errand.beside(
             min(errand.timeout_seconds, _LOOK_SECONDS)
             if has_spare
@@ -321,8 +320,8 @@ class Flake:
             return None
         if self._refs is None or self._now() >= self._refs[1] + most_seconds:
             errand.enter(State.LOCKING)
-            await errand.wait(
-                self._listings.do(url, lambda: self._list_anew(errand, url))
+            await errand.share(
+                lambda: self._listings.do(url, lambda: self._list_anew(errand, url))
             )
         return self._refs
 
@@ -407,8 +406,8 @@ class Flake:
             return answer
 
         key = (locked, question)
-        return await errand.wait(
-            self._questions.do(key, lambda: self._failures.mind(key, ask))
+        return await errand.share(
+            lambda: self._questions.do(key, lambda: self._failures.mind(key, ask))
         )
 
 
