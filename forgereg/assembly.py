@@ -144,6 +144,7 @@ class Assembly:
             clock,
             machine.new_id,
             open_log,
+            logs.forget,
             in_thread,
         )
         self.archives = Archives(

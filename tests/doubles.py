@@ -120,6 +120,7 @@ class ScriptedNix:
     :ivar argvs: every command line, in order.
     :ivar envs: the environment of each child.
     :ivar limits: how many seconds each child was given.
+    :ivar killed: the command lines of children that were told to end.
     """
 
     packages: dict[str, Package] = field(factory=dict)
@@ -130,12 +131,15 @@ class ScriptedNix:
     argvs: list[list[str]] = field(factory=list)
     envs: list[Mapping[str, str]] = field(factory=list)
     limits: list[float] = field(factory=list)
+    killed: list[list[str]] = field(factory=list)
     _revision: int = 1
     #: by revision, what the flake had before
     _past: dict[str, dict[str, Package]] = field(init=False, factory=dict)
     _paused: bool = False
     _failures: dict[str, tuple[list[bytes], Exit]] = field(init=False, factory=dict)
-    _waiting: deque[Callable[[], object]] = field(init=False, factory=deque)
+    _waiting: deque[tuple[Callable[[], object], Callable[[bytes], object]]] = field(
+        init=False, factory=deque
+    )
 
     def __call__(
         self,
@@ -150,7 +154,6 @@ class ScriptedNix:
         self.argvs.append(list(argv))
         self.envs.append(env)
         self.limits.append(timeout_seconds)
-        ended: Deferred[Exit] = Deferred()
         # What is built is what the flake was when nix began.
         packages = dict(self.packages)
 
@@ -160,7 +163,12 @@ class ScriptedNix:
             else:
                 ended.callback(self._play(list(argv), packages, on_line))
 
-        self._waiting.append(end)
+        def kill(ended: Deferred[Exit]) -> None:
+            self.killed.append(list(argv))
+            self._waiting.remove((end, on_line))
+
+        ended: Deferred[Exit] = Deferred(kill)
+        self._waiting.append((end, on_line))
         if not self._paused:
             self.resume()
         return ended
@@ -173,12 +181,17 @@ class ScriptedNix:
         """Let every child end."""
         self._paused = False
         while self._waiting and not self._paused:
-            self._waiting.popleft()()
+            self._waiting.popleft()[0]()
 
     def step(self) -> None:
         """Let the children that wait end, and those that come after wait."""
         for _ in range(len(self._waiting)):
-            self._waiting.popleft()()
+            self._waiting.popleft()[0]()
+
+    def say(self, *lines: str) -> None:
+        """Let the child that waits and began last say something."""
+        for line in lines:
+            self._waiting[-1][1](line.encode())
 
     def finish(self) -> None:
         """Let all children end, those that began together before later ones."""

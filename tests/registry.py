@@ -130,6 +130,7 @@ class Served:
     registry: Registry = field(init=False)
     api: Api = field(init=False)
     site: RegistrySite = field(init=False)
+    _ids: count[int] = field(init=False, factory=lambda: count(1))
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text("Served(…)")  # hypothesis would print all of it
@@ -171,7 +172,6 @@ class Served:
         self.records = Records.open(self.database)
         self.blobs = BlobStore(self.state)
         self.blobs.prepare()
-        ids = count(1)
         machine = Machine(
             self.state,
             self.blobs,
@@ -179,7 +179,7 @@ class Served:
             {},
             self.clock,
             lambda: BEGIN + self.clock.seconds(),
-            lambda: f"id-{next(ids)}",
+            lambda: f"id-{next(self._ids)}",
             self.threads,
             self.readers,
         )

@@ -106,8 +106,10 @@ class Archives:
             return packed
 
         try:
-            return await errand.wait(
-                self._scans.do(archive, lambda: self._failures.mind(archive, read))
+            return await errand.share(
+                lambda: self._scans.do(
+                    archive, lambda: self._failures.mind(archive, read)
+                )
             )
         except (ArchiveInvalid, DiskFull) as e:
             _log.warn("{image}: {error}", image=errand.image, error=e)

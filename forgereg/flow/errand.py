@@ -42,7 +42,7 @@ class Errand:
         self.left_seconds = self.timeout_seconds
 
     def beside(self, timeout_seconds: float) -> Errand:
-        """Give an errand for what others wait for as well: this one's end is not its."""
+        """Give an errand for a part of this one that has its own time."""
         return Errand(self.image, self.asked_by, timeout_seconds, self)
 
     def hear(self, event: Event) -> None:
@@ -83,6 +83,8 @@ class Errand:
 
         :raises BuildCancelled: the errand was cancelled.
         """
+        if self._parent is not None:
+            return await self._parent.wait(awaited)
         self._waiting.append(awaited)
         try:
             if self.is_cancelled:
@@ -90,10 +92,28 @@ class Errand:
             return await awaited
         except CancelledError as e:
             if self.is_cancelled:
-                raise BuildCancelled(f"{self.image} was cancelled") from e
+                raise self._cancelled() from e
             raise
         finally:
             self._waiting.remove(awaited)
+
+    async def share(self, begin: Callable[[], Deferred[T]]) -> T:
+        """
+        Await what others may wait for as well, and what ends with whoever began it.
+
+        :param begin: begins it, or joins those who have; called again when only their
+            errand was cancelled.
+        :raises BuildCancelled: this errand was cancelled.
+        """
+        while not self.is_cancelled:
+            try:
+                return await self.wait(begin())
+            except BuildCancelled:
+                pass
+        raise self._cancelled()
+
+    def _cancelled(self) -> BuildCancelled:
+        return BuildCancelled(f"{self.image} was cancelled")
 
     def cancel(self) -> None:
         """End it: whatever it waits for is cancelled, what began last before the rest."""

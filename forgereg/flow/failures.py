@@ -13,7 +13,6 @@ from cachetools import TLRUCache
 from forgereg.flow.policy import Policy
 from forgereg.oci.errors import (
     ArchiveInvalid,
-    BuildCancelled,
     BuildFailed,
     BuildTimedOut,
     EvaluationFailed,
@@ -25,7 +24,6 @@ T = TypeVar("T")
 #: What fails again if it is done again.
 _LASTING = (
     ArchiveInvalid,
-    BuildCancelled,
     BuildFailed,
     BuildTimedOut,
     EvaluationFailed,
@@ -68,8 +66,15 @@ class Failures:
         try:
             return await work()
         except _LASTING as e:
-            self._errors[key] = type(e), e.detail
+            self.remember(key, e)
             raise
+
+    def remember(self, key: Hashable, error: RegistryError) -> None:
+        """Take note that something failed."""
+        self._errors[key] = type(error), error.detail
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._errors
 
     def forget(self) -> None:
         """Let everything be tried again."""

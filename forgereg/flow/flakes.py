@@ -300,7 +300,9 @@ class Flake:
     async def _look(self, errand: Errand, ref: str) -> Located:
         errand.enter(State.LOCKING)
         key = (ref, self._moves)
-        return await errand.wait(self._locks.do(key, lambda: self._lock(errand, ref)))
+        return await errand.share(
+            lambda: self._locks.do(key, lambda: self._lock(errand, ref))
+        )
 
     async def _lock(self, errand: Errand, ref: str) -> Located:
         began, moves = self._now(), self._moves
@@ -351,8 +353,10 @@ class Flake:
         listed = self._listed
         if listed is None or not listed.is_fresh(self._now(), most_seconds):
             errand.enter(State.LOCKING)
-            listed = await errand.wait(
-                self._listings.do(self._moves, lambda: self._list_anew(errand, url))
+            listed = await errand.share(
+                lambda: self._listings.do(
+                    self._moves, lambda: self._list_anew(errand, url)
+                )
             )
         if listed.found is None:
             raise FlakeUnavailable(listed.stale or "")
@@ -465,8 +469,8 @@ class Flake:
             return answer
 
         key = (locked, question)
-        return await errand.wait(
-            self._questions.do(key, lambda: self._failures.mind(key, ask))
+        return await errand.share(
+            lambda: self._questions.do(key, lambda: self._failures.mind(key, ask))
         )
 
 

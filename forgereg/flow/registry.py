@@ -19,7 +19,8 @@ from twisted.internet.defer import Deferred
 from forgereg.archive.layout import choose
 from forgereg.blobs.store import BlobStore
 from forgereg.flow.archives import Archives
-from forgereg.flow.builds import Build, Builds
+from forgereg.flow.build import Build
+from forgereg.flow.builds import Builds
 from forgereg.flow.errand import Errand
 from forgereg.flow.families import Wanted, image_name, parse_wanted
 from forgereg.flow.flakes import Flake, Located, Package
@@ -293,6 +294,7 @@ class Registry:
                 tag=tag,
                 error=e,
             )
+            build.failed = e
             return _Forms(good, e.detail)
         for form in found.forms:
             self._manifests[name, form.digest] = form

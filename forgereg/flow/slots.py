@@ -31,6 +31,7 @@ class Slots:
     _queue: dict[Deferred[None], Sequence[str]] = field(init=False, factory=dict)
     #: client → when it was served last, as a number that grows
     _served: dict[str, int] = field(init=False, factory=dict)
+    _serving: bool = field(init=False, default=False)
     _turns: count[int] = field(init=False, factory=lambda: count(1))
 
     @property
@@ -51,15 +52,10 @@ class Slots:
         :param state: which the errand enters once it has a place.
         :raises TooManyBuilds: too many wait already.
         """
-        mine = self._take(errand.asked_by)
-        if not mine.called:
-            try:
-                errand.queue()
-            except BaseException:
-                mine.addErrback(lambda _: None)
-                mine.cancel()
-                raise
-        await errand.wait(mine)
+        if self._queue or self._taken >= self._most:
+            await self._wait(errand)
+        else:
+            self._taken += 1
         try:
             errand.enter(state)
             yield
@@ -67,16 +63,16 @@ class Slots:
             self._taken -= 1
             self._serve()
 
-    def _take(self, clients: Sequence[str]) -> Deferred[None]:
-        def leave(mine: Deferred[None]) -> None:
-            self._queue.pop(mine, None)
-
-        mine: Deferred[None] = Deferred(leave)
-        self._queue[mine] = clients
-        self._serve()
-        return mine
+    async def _wait(self, errand: Errand) -> None:
+        errand.queue()
+        mine: Deferred[None] = Deferred(self._queue.__delitem__)
+        self._queue[mine] = errand.asked_by
+        await errand.wait(mine)
 
     def _serve(self) -> None:
+        if self._serving:
+            return  # what was just served has ended already; a thousand may in a row
+        self._serving = True
         while self._queue and self._taken < self._most:
             _, _, client, mine = min(
                 (self._served.get(client, 0), arrival, client, mine)
@@ -87,5 +83,6 @@ class Slots:
             self._served[client] = next(self._turns)
             self._taken += 1
             mine.callback(None)
+        self._serving = False
         if not self._queue:
             self._served.clear()

@@ -124,22 +124,26 @@ class Works:
             lately = await self._in_thread(
                 self._pulls.pulled_since, self._now() - _LATELY_SECONDS
             )
-            self._warm(
-                (name, tag)
-                for name, tag in lately[:_MOST_LATELY]
+            images = [
+                f"{name}:{tag}"
+                for name, tag in lately
                 if self._registry.flake_of(name) in flakes
-            )
+            ]
+            self._warm(images[:_MOST_LATELY])
             self.prewarm()
         return [flake.prefix for flake in flakes]
 
     def prewarm(self) -> None:
         """Have built what is to be there before anyone asks, as it is now."""
-        self._warm(map(parse_image, self._policy.prewarm))
+        self._warm(self._policy.prewarm)
 
-    def _warm(self, images: Iterable[tuple[Name, Tag]]) -> None:
-        for name, tag in images:
-            done = Deferred.fromCoroutine(self._registry.warm(name, tag, _PREWARM))
-            done.addErrback(_tell, name, tag)
+    def _warm(self, images: Iterable[str]) -> None:
+        for image in images:
+            Deferred.fromCoroutine(self._have(image)).addErrback(_tell, image)
+
+    async def _have(self, image: str) -> None:
+        name, tag = parse_image(image)
+        await self._registry.warm(name, tag, _PREWARM)
 
     async def tidy(self) -> None:
         """Forget builds and logs whose time is over."""
@@ -169,7 +173,7 @@ def _is_about(push: Push, flake: str) -> bool:
     return repository(flake) in push.repositories
 
 
-def _tell(failure: Failure, name: Name, tag: Tag) -> None:
+def _tell(failure: Failure, image: str) -> None:
     failure.trap(RegistryError)
     error = failure.getErrorMessage()
-    _log.warn("{name}:{tag} is not there yet: {error}", name=name, tag=tag, error=error)
+    _log.warn("{image} is not there yet: {error}", image=image, error=error)

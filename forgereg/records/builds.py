@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from attrs import frozen
-from sqlalchemy import Engine, delete, select, update
+from sqlalchemy import Engine, delete, select, text, update
 
 from forgereg.oci.reference import Name, Tag
 from forgereg.records.database import upsert, writing
@@ -50,8 +50,8 @@ class BuildRecords:
 
     def newest(self, most: int) -> list[dict[str, Any]]:
         """List builds, the newest first."""
-        query = select(builds).order_by(builds.c.asked_at.desc()).limit(most)
-        return self._select(query)
+        newest = builds.c.asked_at.desc(), text("rowid DESC")
+        return self._select(select(builds).order_by(*newest).limit(most))
 
     def find(self, build_id: str) -> dict[str, Any] | None:
         """Give one build."""

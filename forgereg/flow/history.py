@@ -1,0 +1,137 @@
+"""
+Builds as they stood when last told of: in memory first, then in the records.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+import attrs
+from attrs import define, field
+from twisted.internet.defer import Deferred, DeferredLock
+
+from forgereg.flow.report import Report, State
+from forgereg.flow.threads import InThread
+from forgereg.logs import logger
+from forgereg.nix.progress import Progress
+from forgereg.oci.errors import BuildUnknown, DiskFull
+from forgereg.records.builds import BuildRecords
+
+_log = logger(__name__)
+
+#: How many builds are kept in memory while they cannot be written down.
+_MOST_UNSAVED = 1000
+
+
+@define(eq=False)
+class History:
+    """
+    Every build, now and before.
+
+    What is told is known at once, and written down as soon as what came before is; if
+    that fails, it is tried again with the next change.
+    """
+
+    _records: BuildRecords
+    _in_thread: InThread
+    #: by id, what the records do not know yet; None where they are to forget it
+    _unsaved: dict[str, Report | None] = field(init=False, factory=dict)
+    _leaving: dict[str, Report | None] = field(init=False, factory=dict)
+    _lock: DeferredLock = field(init=False, factory=DeferredLock)
+
+    def note(self, report: Report) -> None:
+        """Remember how a build stands."""
+        self._put(report.id, report)
+
+    def forget(self, build_id: str) -> None:
+        """Let a build have never been."""
+        self._put(build_id, None)
+
+    def _put(self, build_id: str, report: Report | None) -> None:
+        self._unsaved[build_id] = report
+        if not self._lock.locked:
+            Deferred.fromCoroutine(self.save())
+
+    async def save(self) -> None:
+        """Write down what is not, or say in the log why it cannot be."""
+        async with self._lock:
+            try:
+                while self._unsaved:
+                    self._leaving, self._unsaved = self._unsaved, {}
+                    reports = self._leaving.items()
+                    rows = [_row(report) for _, report in reports if report]
+                    gone = [id for id, report in reports if report is None]
+                    await self._in_thread(self._records.save, rows, gone)
+            except DiskFull as e:
+                self._keep()
+                _log.warn("builds are not remembered: {error}", error=e)
+            except Exception:
+                self._keep()
+                _log.failure("builds are not remembered")
+            self._leaving = {}
+
+    def _keep(self) -> None:
+        self._unsaved = self._leaving | self._unsaved
+        for build_id in list(self._unsaved)[:-_MOST_UNSAVED]:
+            del self._unsaved[build_id]
+
+    async def interrupt(self) -> None:
+        """Mark what the last end of the registry interrupted."""
+        over = [state.value for state in State if state.is_over]
+        why = "the registry ended while it was built; pull again"
+        state = State.INTERRUPTED.value
+        count = await self._in_thread(self._records.interrupt, over, state, why)
+        if count:
+            _log.warn("{count} builds were interrupted", count=count)
+
+    async def newest(self, most: int, but: Collection[str]) -> list[Report]:
+        """
+        List builds, the newest first.
+
+        :param but: ids of those that are not to be listed.
+        """
+        unsaved = self._leaving | self._unsaved
+        rows = await self._in_thread(self._records.newest, most)
+        reports = [
+            *filter(None, reversed(unsaved.values())),
+            *(_report(row) for row in rows if row["id"] not in unsaved),
+        ]
+        reports.sort(key=lambda report: -report.asked_at)
+        return [report for report in reports if report.id not in but][:most]
+
+    async def find(self, build_id: str) -> Report:
+        """
+        Tell how a build stood.
+
+        :raises BuildUnknown: there is none of this id.
+        """
+        unsaved = self._leaving | self._unsaved
+        report = unsaved.get(build_id)
+        if build_id not in unsaved:
+            row = await self._in_thread(self._records.find, build_id)
+            report = None if row is None else _report(row)
+        if report is None:
+            raise BuildUnknown(f"there is no build {build_id!r}")
+        return report
+
+
+def _row(report: Report) -> dict[str, Any]:
+    return {
+        **attrs.asdict(report, recurse=False),
+        "state": report.state.value,
+        "asked_by": json.dumps(report.asked_by),
+        "progress": json.dumps(attrs.asdict(report.progress)),
+    }
+
+
+def _report(row: dict[str, Any]) -> Report:
+    return Report(
+        **{
+            **row,
+            "state": State(row["state"]),
+            "asked_by": tuple(json.loads(row["asked_by"])),
+            "progress": Progress(**json.loads(row["progress"])),
+        }
+    )
