@@ -50,6 +50,7 @@ from forgereg.web.control import Control
 from forgereg.web.guard import Guard, client_of
 from forgereg.web.hooks import MAX_BODY as HOOKS_BODY
 from forgereg.web.hooks import Hooks
+from forgereg.web.manifests import Manifests
 from forgereg.web.patience import Limits
 from forgereg.web.site import RegistrySite, Room
 from forgereg.web.tombstone import Tombstones
@@ -195,10 +196,9 @@ class Assembly:
         )
         self.api = Api(
             self.registry,
-            Tombstones(clock),
+            Manifests(self.registry, Tombstones(clock), machine.clock, machine.now),
             in_thread,
             machine.clock,
-            machine.now,
             settings.max_image_name_length,
             settings.max_tag_length,
             machine.new_id,

@@ -463,12 +463,24 @@ class Registry:
             )
         return OpenBlob(file, size)
 
-    def _open(self, name: Name, digest: Digest) -> tuple[int, Source, BinaryIO | None]:
-        """Look a blob up and open it. Blocking."""
+    async def blob_size(self, name: Name, digest: Digest) -> int:
+        """
+        Say how large a blob is, though its file may be gone.
+
+        :raises BlobUnknown: no manifest of this name that was ever answered has it.
+        """
+        return (await self._in_thread(self._find_blob, name, digest))[0]
+
+    def _find_blob(self, name: Name, digest: Digest) -> tuple[int, Source]:
+        """Look a blob up. Blocking."""
         known = self._records.blob(name, digest)
         if known is None:
             raise BlobUnknown(f"{name} has no blob {digest}")
-        size, source = known
+        return known
+
+    def _open(self, name: Name, digest: Digest) -> tuple[int, Source, BinaryIO | None]:
+        """Look a blob up and open it. Blocking."""
+        size, source = self._find_blob(name, digest)
         return size, source, self._blobs.open(digest, size)
 
     async def _read_again(self, build: Build, name: Name, source: Source) -> None:
