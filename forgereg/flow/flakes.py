@@ -171,11 +171,6 @@ class Flake:
         """What takes its secrets out of a text."""
         return self._nix.hide
 
-    @property
-    def is_here(self) -> bool:
-        """Whether it is a directory of this machine."""
-        return is_here(self.ref)
-
     def locked_now(self) -> Located | None:
         """Give what it is locked to, if that is known and still to be trusted."""
         known = self._resolutions.get(self.ref)
@@ -255,7 +250,7 @@ class Flake:
         is_known = at in self._resolutions
         if not is_known and at != at_revision(self.ref, tag.text, "refs/x"):
             # An older nix finds it only in a ref that leads to it.
-            through = self._at((await self._list(errand, _REFS_SECONDS))[0], tag)
+            through = self._at((await self._list(errand, _REFS_SECONDS))[0], tag) or at
         locked = await self._fixed(errand, through)
         if through != at:
             await self._remember(at, locked, self._now())

@@ -98,13 +98,13 @@ _PERHAPS_IN_GIT = (
 )
 
 
-def _way(flake: Flake, tag: Tag, located: Located) -> str:
+def _way(now: Located | None, located: Located) -> str:
     """
     Name all that led to what a tag means in git.
 
-    A ref means nothing where the flake as configured has a version of that name.
+    :param now: the flake as configured, which has no version of that name; None for a
+        revision, which needs no such thing.
     """
-    now = None if is_revision(tag.text) else flake.locked_now()
     return f"{now.locked if now else ''} {located.locked}"
 
 
@@ -211,16 +211,18 @@ class Registry:
 
     def _known(self, flake: Flake, name: Name, tag: Tag) -> _Forms | None:
         """Give what is known without asking anyone."""
-        now = flake.locked_now()
-        if now is None and not is_revision(tag.text):
-            return None
-        forms = self._tagged.get((now.locked, name, tag)) if now else None
-        if now is not None and forms is not None:
-            return _Forms(forms, now.stale)
+        now = None
+        if not is_revision(tag.text):
+            now = flake.locked_now()
+            if now is None:
+                return None
+            forms = self._tagged.get((now.locked, name, tag))
+            if forms is not None:
+                return _Forms(forms, now.stale)
         located = flake.located_now(tag)
         if located is None:
             return None
-        forms = self._tagged.get((_way(flake, tag, located), name, tag))
+        forms = self._tagged.get((_way(now, located), name, tag))
         return None if forms is None else _Forms(forms, located.stale)
 
     def _pull(
@@ -317,6 +319,7 @@ class Registry:
     ) -> _Forms:
         """Go from a tag to its image: first the flake as configured, then git's refs."""
         configured: RegistryError | None = None
+        now: Located | None = None
         if not is_revision(tag.text):
             try:
                 return await self._configured(build, flake, wanted, name, tag)
@@ -324,6 +327,7 @@ class Registry:
                 if tag.text == LATEST or not flake.patterns:
                     raise
                 configured = e
+            now = flake.locked_now()
         try:
             located = await flake.locate(build, tag)
         except RegistryError as e:
@@ -338,7 +342,7 @@ class Registry:
         forms = await self._built(
             build, flake, locked, name, tag, wanted, package, [tag.text]
         )
-        self._tagged[_way(flake, tag, located), name, tag] = forms
+        self._tagged[_way(now, located), name, tag] = forms
         return _Forms(forms, located.stale)
 
     async def _configured(

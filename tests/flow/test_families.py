@@ -27,6 +27,16 @@ def test_application_without_image() -> None:
         parse_wanted(parse_name("applications/shop"))
 
 
+def test_names_of_one_of_several_flakes() -> None:
+    """What a name asks for stands behind its prefix; whoever errs reads it as well."""
+    name = parse_name("acme/team/packages/hello")
+    assert parse_wanted(name, "acme/team") == Wanted("hello", "image")
+    with pytest.raises(NameUnknown, match="acme/team/applications/shop/<image>"):
+        parse_wanted(parse_name("acme/team/applications/shop"), "acme/team")
+    with pytest.raises(NameUnknown, match="acme/team/x is .* acme/team/packages/<"):
+        parse_wanted(parse_name("acme/team/x"), "acme/team")
+
+
 @pytest.mark.parametrize(
     "name",
     ["hello", "library/hello", "packages", "packages/a/b", "applications/a/b/c", "v2"],

@@ -116,6 +116,19 @@ def test_a_version_that_is_new(forge: Served) -> None:
     assert forge.digests("packages/hello", "2.x")[2:] != ref[2:]
 
 
+def test_a_version_that_is_new_meanwhile(forge: Served) -> None:
+    """A git ref that was built while the package got such a version gives way, too."""
+    forge.readers.pause()
+    client = forge.begin("/v2/packages/hello/manifests/2.x", ANY_FORM)
+    push(forge, "2.x")
+    forge.registry.flakes[-1].expire()
+    assert "2.x" in tags(forge)
+    forge.readers.resume()
+    assert client.answer().status == 200
+    latest = forge.digests("packages/hello")
+    assert forge.digests("packages/hello", "2.x")[2:] == latest[2:]
+
+
 def test_tag_before_branch(forge: Served) -> None:
     """Of a tag and a branch that are called the same, the tag is meant."""
     forge.nix.refs["refs/heads/v1"] = forge.nix.revision

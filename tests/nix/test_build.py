@@ -151,7 +151,7 @@ def test_failure_is_told_in_the_words_of_nix(
 
 
 @pytest.mark.parametrize(
-    ("said", "error"),
+    ("text", "error"),
     [
         ("syntax error, unexpected end of file", EvaluationFailed),
         ("undefined variable 'y'", EvaluationFailed),
@@ -168,10 +168,10 @@ def test_failure_is_told_in_the_words_of_nix(
     ],
 )
 def test_a_flake_that_is_there_and_makes_no_sense(
-    bench: Bench, said: str, error: type[RegistryError]
+    bench: Bench, text: str, error: type[RegistryError]
 ) -> None:
     """A flake that was fetched, and is broken, is told from one that is away."""
-    bench.scripted.fail("metadata", f"error: {said}")
+    bench.scripted.fail("metadata", f"error: {text}")
     with pytest.raises(error):
         bench.lock()
 
