@@ -142,14 +142,14 @@ class ScriptedNix:
         self.argvs.append(list(argv))
         self.envs.append(env)
         self.limits.append(timeout_seconds)
-        # What is built is what the flake was when nix began.
-        packages = dict(self.packages)
+        # What is built, or told, is what the flake was when nix began.
+        packages, metadata = dict(self.packages), self._metadata
 
         def end() -> None:
             if timeout_seconds <= 0:
                 ended.callback(Exit(None, timed_out=True))
             else:
-                ended.callback(self._play(list(argv), packages, on_line))
+                ended.callback(self._play(list(argv), packages, metadata, on_line))
 
         def kill(ended: Deferred[Exit]) -> None:
             self.killed.append(list(argv))
@@ -246,6 +246,7 @@ class ScriptedNix:
         self,
         argv: list[str],
         packages: Mapping[str, Package],
+        metadata: Mapping[str, Any],
         on_line: Callable[[bytes], object],
     ) -> Exit:
         verb = _verb(argv)
@@ -256,7 +257,7 @@ class ScriptedNix:
             return exit
         if verb == "metadata":
             assert argv[-2:] == ["--", self.flake]
-            return _printed(self._metadata)
+            return _printed(metadata)
         assert argv[-2] == "--"
         locked, _, fragment = argv[-1].partition("#")
         assert locked.startswith(self.flake), locked

@@ -127,8 +127,10 @@ class Flake:
     #: ref → what it was resolved to, and when
     _resolutions: LRUCache[str, tuple[Located, float]] = field(init=False)
     _refs: tuple[Refs, float, str | None] | None = field(init=False, default=None)
-    _locks: Once[str, Located] = field(init=False, factory=Once)
-    _listings: Once[str, Refs] = field(init=False, factory=Once)
+    #: how often what is known was said to be out of date
+    _expired: int = field(init=False, default=0)
+    _locks: Once[tuple[str, int], Located] = field(init=False, factory=Once)
+    _listings: Once[tuple[str, int], Refs] = field(init=False, factory=Once)
     _questions: Once[tuple[str, str], Any] = field(init=False, factory=Once)
 
     def __attrs_post_init__(self) -> None:
@@ -192,6 +194,7 @@ class Flake:
 
     def expire(self) -> None:
         """Look again at the next pull whether the flake, or a git ref, has moved."""
+        self._expired += 1
         known = self._resolutions.get(self.ref)
         if known is not None:
             self._resolutions[self.ref] = known[0], float("-inf")
@@ -201,11 +204,13 @@ class Flake:
     async def _look(self, errand: Errand, at: str | None) -> Located:
         errand.enter(State.LOCKING)
         return await errand.share(
-            lambda: self._locks.do(at or self.ref, lambda: self._lock(errand, at))
+            lambda: self._locks.do(
+                (at or self.ref, self._expired), lambda: self._lock(errand, at)
+            )
         )
 
     async def _lock(self, errand: Errand, at: str | None) -> Located:
-        now = self._now()
+        now, expired = self._now(), self._expired
         ref = at or self.ref
         old = self._resolutions.get(ref)
         known = None if old is None else old[0].locked
@@ -234,8 +239,9 @@ class Flake:
                 flake=self.nix.hide(ref),
                 locked=self.nix.hide(locked),
             )
-        self._put(ref, Located(locked), now)
-        await self.note(self._records.remember_resolution, ref, locked, now)
+        if expired == self._expired:
+            self._put(ref, Located(locked), now)
+            await self.note(self._records.remember_resolution, ref, locked, now)
         return Located(locked)
 
     def _put(self, ref: str, located: Located, when: float) -> None:
@@ -321,12 +327,14 @@ class Flake:
         if self._refs is None or self._now() >= self._refs[1] + most_seconds:
             errand.enter(State.LOCKING)
             await errand.share(
-                lambda: self._listings.do(url, lambda: self._list_anew(errand, url))
+                lambda: self._listings.do(
+                    (url, self._expired), lambda: self._list_anew(errand, url)
+                )
             )
         return self._refs
 
     async def _list_anew(self, errand: Errand, url: str) -> Refs:
-        now = self._now()
+        now, expired = self._now(), self._expired
         mine = errand.beside(min(errand.timeout_seconds, _LOOK_SECONDS))
         try:
             async with self._lookups.turn(mine, State.LOCKING):
@@ -339,7 +347,7 @@ class Flake:
             self._refs = (self._refs[0], retry_at, e.detail)
             return self._refs[0]
         refs = parse_refs(out)
-        self._refs = (refs, now, None)
+        self._refs = (refs, now if expired == self._expired else float("-inf"), None)
         return refs
 
     async def package(self, errand: Errand, locked: str, wanted: Wanted) -> Package:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent
 
 from forgereg.blobs.store import BlobStore
@@ -24,7 +25,6 @@ from forgereg.oci.errors import (
 )
 from forgereg.oci.reference import Name, Tag
 from tests import doubles
-from tests.archives import Recipe, layer
 from tests.flow.stages import (
     HELLO,
     STAGES,
@@ -265,21 +265,28 @@ def test_two_names_are_asked_for_by_all(served: Served) -> None:
     assert first.asked_by == second.asked_by == ("192.0.2.1", "192.0.2.7")
 
 
-def test_names_that_change_places(served: Served) -> None:
-    """Two names of one derivation that both fail and are tried anew end, both of them."""
-    served.nix.flake = "path:/forge"
-    served.restart()
-    images = [HELLO, "packages/hello:2.12"]
-    pulls = hold(served, State.BUILDING, images)
-    served.nix.push()
-    served.nix.packages["hello"] = served.store.package(
-        "2.12", Recipe((layer("mended"),)), name="hello-mended"
-    )
-    served.threads.pause()
-    served.nix.finish()
-    served.threads.resume()
-    go_on(served)
-    assert all(result_of(each) for each in pulls)
+def test_builds_that_change_places(served: Served) -> None:
+    """Two builds may wait for each other's derivations one after the other."""
+    gates: dict[str, Deferred[None]] = {"x": Deferred(), "y": Deferred()}
+    nix: list[Deferred[str]] = []
+
+    async def run() -> str:
+        nix.append(Deferred())
+        return await nix[-1]
+
+    async def work(build: Build) -> str:
+        first = await served.builds.realise(build, "/nix/store/0-first.drv", run)
+        await gates[build.image]
+        return first + await served.builds.realise(build, "/nix/store/1-next.drv", run)
+
+    pulls = [served.builds.pull(key, key, key, work)[1] for key in gates]
+    nix[0].callback("first ")
+    gates["y"].callback(None)
+    gates["x"].callback(None)
+    assert states(served) == [State.BUILDING, State.BUILDING]
+    assert reports(served)[1].asked_by == ("y", "x")
+    nix[1].callback("next")
+    assert list(map(result_of, pulls)) == ["first next"] * 2
     assert states(served) == [State.DONE, State.DONE]
 
 

@@ -326,6 +326,20 @@ def test_pushes_in_a_row(hooked: Served) -> None:
     assert hooked.nix.counts == (2, 1, 1)
 
 
+def test_push_while_the_flake_is_looked_up(hooked: Served) -> None:
+    """A push is not missed by who has just begun to look whether there is one."""
+    hooked.clock.advance(TTL_SECONDS)
+    hooked.nix.pause()
+    before = pull(hooked)
+    push(hooked)
+    begin(hooked.assembly.works.pushed(PUSH))
+    hooked.nix.finish()
+    assert result_of(before)
+    assert hooked.nix.count("metadata") == 3
+    assert hooked.pull("packages/hello", "3.0")
+    assert hooked.nix.count("metadata") == 3
+
+
 def test_push_of_what_was_pulled_by_digest(hooked: Served) -> None:
     """What was pulled by digest alone means no tag, and nothing is built for it."""
     digests = hooked.digests("packages/hello")
