@@ -7,7 +7,9 @@ are played.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
+from functools import reduce
 from pathlib import Path
 
 import attrs
@@ -48,6 +50,7 @@ from forgereg.web.control import Control
 from forgereg.web.guard import Guard, client_of
 from forgereg.web.hooks import MAX_BODY as HOOKS_BODY
 from forgereg.web.hooks import Hooks
+from forgereg.web.manifests import Manifests
 from forgereg.web.patience import Limits
 from forgereg.web.site import RegistrySite, Room
 from forgereg.web.tombstone import Tombstones
@@ -193,10 +196,9 @@ class Assembly:
         )
         self.api = Api(
             self.registry,
-            Tombstones(clock),
+            Manifests(self.registry, Tombstones(clock), machine.clock, machine.now),
             in_thread,
             machine.clock,
-            machine.now,
             settings.max_image_name_length,
             settings.max_tag_length,
             machine.new_id,
@@ -223,16 +225,22 @@ class Assembly:
 
     def _flake(self, setting: FlakeSetting, command: Command, lookups: Slots) -> Flake:
         machine = self.machine
-        token: list[Token | None] = [None]
+        # The newest is the last; nix may still be at work with the one before it.
+        tokens: deque[Token] = deque(maxlen=2)
 
         def renew() -> Mapping[str, str]:
             """Blocking."""
             try:
-                if setting.token_file:
-                    token[0] = read_token(setting.token_file)
+                token = read_token(setting.token_file) if setting.token_file else None
+                if token is not None and token not in list(tokens)[-1:]:
+                    tokens.append(token)
             except ValueError as e:
                 _log.error("going on with the old token: {error}", error=e)
-            return environment(setting.flake, token[0], machine.env)
+            newest = tokens[-1] if tokens else None
+            return environment(setting.flake, newest, machine.env)
+
+        def hide(text: str) -> str:
+            return reduce(redact, tuple(tokens), masked(text))
 
         return Flake(
             setting.prefix,
@@ -244,7 +252,7 @@ class Assembly:
                 renew(),
                 machine.clock.seconds,
                 machine.state / "roots",
-                lambda text: redact(masked(text), token[0]),
+                hide,
             ),
             renew,
             command,

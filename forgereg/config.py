@@ -337,7 +337,7 @@ TABLE = (
     Row(
         "nix_build_timeout", "NIX_BUILD_TIMEOUT", "3600", "seconds",
         "how long nix may work on one build, evaluation included",
-        _number(1, 7 * 86400),
+        _number(1, 7 * 86400), live=True,
     ),
     Row(
         "tag_ttl", "FORGE_TAG_TTL", "300", "seconds",
@@ -432,12 +432,12 @@ TABLE = (
     Row(
         "hook_secret_file", "FORGE_HOOK_SECRET_FILE", "", "",
         "file with the secret of push webhooks; without it they are not answered",
-        _file,
+        _file, live=True,
     ),
     Row(
         "admin_token_file", "FORGE_ADMIN_TOKEN_FILE", "", "",
         "file with the token that lets others than this machine control builds",
-        _file,
+        _file, live=True,
     ),
     Row(
         "build_log_size", "FORGE_BUILD_LOG_SIZE", str(10 * 2**20), "bytes",

@@ -131,6 +131,8 @@ def makeService(options: Options) -> IService:
     try:
         endpoint = serverFromString(reactor, settings.endpoint)
     except (ValueError, TypeError, LookupError, OSError, CryptoError, VerifyError) as e:
+        if isinstance(e, LookupError) and settings.port.startswith("systemd:"):
+            _stop(f"--port is {settings.port!r}, and systemd gave no such socket")
         _stop(f"--port is {settings.port!r}, which is no endpoint: {e}")
     command = Command(settings.system, settings.store)
     env = _nix_environment(os.environ, settings)

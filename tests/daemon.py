@@ -142,27 +142,41 @@ def free_port() -> int:
 
 def environment(**more: str) -> dict[str, str]:
     """What a registry under test sees of the environment: no setting but these."""
-    kept = ("PATH", "HOME", "LANG", "TMPDIR")
+    kept = ("PATH", "PYTHONPATH", "HOME", "LANG", "TMPDIR")
     env = {name: os.environ[name] for name in kept if name in os.environ}
     return {**env, "NIX_CONFIG": NIX_CONFIG, **more}
 
 
 @contextlib.contextmanager
 def registry(
-    tmp: Path, flake: str, *options: str, port: int | None = None, **env: str
+    tmp: Path,
+    flake: str,
+    *options: str,
+    port: int | None = None,
+    listener: socket.socket | None = None,
+    **env: str,
 ) -> Iterator[Daemon]:
     """
     Run a registry that serves a flake, until the block is left.
 
     :param tmp: where its state and its log go; used again, the state is still there.
+    :param listener: what it is to listen on, as systemd hands it over; it stays open.
     """
-    port = port or free_port()
+    port = port or (listener.getsockname()[1] if listener else free_port())
     log = tmp / f"registry-{time.monotonic_ns()}.log"
     argv = [
         str(BIN / "twistd"), "--nodaemon", "--pidfile=", "forge-registry",
         "--flake", flake, "--state-dir", str(tmp / "state"),
         "--port", str(port), "--log-level", "debug", *options,
     ]  # fmt: skip
+    handed_over = []
+    if listener is not None:
+        # Source: sd_listen_fds(3).
+        argv = [*argv, "--port", "systemd:domain=INET:index=0"]
+        env |= {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "registry"}
+        script = f'export LISTEN_PID=$$; exec "$@" 3<&{listener.fileno()}'
+        argv = ["bash", "-c", script, "bash", *argv]
+        handed_over = [listener.fileno()]
     with log.open("wb") as out:
         process = subprocess.Popen(
             argv,
@@ -171,6 +185,7 @@ def registry(
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
+            pass_fds=handed_over,
         )
     daemon = Daemon(port, tmp / "state", log, process)
     try:

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, execute
 
 from forgereg.nix.flake import parse_locked
 from forgereg.nix.process import Exit
+from forgereg.nix.refs import at_revision, remote_url
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -110,7 +111,11 @@ class ScriptedNix:
     and when it was given no time.
 
     :ivar packages: what the flake has now.
-    :ivar flake: of GitHub; or ``path:…``, or ``git+file:…`` of a tree with changes.
+    :ivar flake: in a repository elsewhere; or ``path:…``, or ``git+file:…`` of a tree
+        with changes.
+    :ivar refs: of its repository, as ``git ls-remote`` names them, with what each is of.
+        As nix 2.8, it finds a revision only in a ref that leads to it.
+    :ivar others: that have other flakes, and do what is asked of those.
     :ivar system: for which it has them.
     :ivar argvs: every command line, in order.
     :ivar envs: the environment of each child.
@@ -121,11 +126,15 @@ class ScriptedNix:
     packages: dict[str, Package] = field(factory=dict)
     flake: str = FLAKE
     system: str = SYSTEM
+    refs: dict[str, str] = field(factory=dict)
+    others: list[ScriptedNix] = field(factory=list)
     argvs: list[list[str]] = field(factory=list)
     envs: list[Mapping[str, str]] = field(factory=list)
     limits: list[float] = field(factory=list)
     killed: list[list[str]] = field(factory=list)
     _revision: int = 1
+    #: by revision, what the flake had before
+    _past: dict[str, dict[str, Package]] = field(init=False, factory=dict)
     _paused: bool = False
     _failures: dict[str, tuple[list[bytes], Exit]] = field(init=False, factory=dict)
     _waiting: deque[tuple[Callable[[], object], Callable[[bytes], object]]] = field(
@@ -139,6 +148,9 @@ class ScriptedNix:
         timeout_seconds: float,
         on_line: Callable[[bytes], object],
     ) -> Deferred[Exit]:
+        for other in self.others:
+            if argv[-1].startswith((other.flake, remote_url(other.flake) or "-")):
+                return other(argv, env, timeout_seconds, on_line)
         self.argvs.append(list(argv))
         self.envs.append(env)
         self.limits.append(timeout_seconds)
@@ -196,7 +208,7 @@ class ScriptedNix:
         """
         Make a command fail from now on.
 
-        :param verb: ``metadata``, ``eval`` or ``build``.
+        :param verb: ``metadata``, ``eval``, ``build`` or ``ls-remote``.
         :param lines: what it says on standard error.
         """
         said = [line.encode() if isinstance(line, str) else line for line in lines]
@@ -212,7 +224,13 @@ class ScriptedNix:
 
     def push(self) -> None:
         """Give the flake a new revision."""
+        self._past[self.revision] = dict(self.packages)
         self._revision += 1
+
+    @property
+    def revision(self) -> str:
+        """The newest revision."""
+        return f"{self._revision:040x}"
 
     @property
     def locked(self) -> str:
@@ -229,9 +247,8 @@ class ScriptedNix:
         if self.flake.startswith("path:"):
             url = f"{self.flake}?narHash={content['narHash']}"
             return {"url": url, "locked": content}
-        revision = f"{self._revision:040x}"
-        url = f"{self.flake}/{revision}"
-        return {"url": url, "revision": revision, "locked": content}
+        url = at_revision(self.flake, self.revision, None)
+        return {"url": url, "revision": self.revision, "locked": content}
 
     def count(self, verb: str) -> int:
         """Say how often a command was run."""
@@ -255,19 +272,42 @@ class ScriptedNix:
             on_line(line)
         if exit is not None:
             return exit
-        if verb == "metadata":
-            assert argv[-2:] == ["--", self.flake]
-            return _printed(metadata)
         assert argv[-2] == "--"
+        if verb == "ls-remote":
+            assert argv[-1] == remote_url(self.flake)
+            refs = [f"{its}\t{name}\n" for name, its in sorted(self.refs.items())]
+            return Exit(0, "".join(refs).encode())
+        if verb == "metadata":
+            if argv[-1] == self.flake:
+                return _printed(metadata)
+            revision = self._fetched(argv[-1])
+            if revision is None:
+                on_line(b"error: it cannot be found there")
+                return Exit(1)
+            return _printed({"url": argv[-1], "revision": revision})
         locked, _, fragment = argv[-1].partition("#")
         assert locked.startswith(self.flake), locked
         if locked.startswith("path:") and locked != self.locked:
             on_line(b"error: NAR hash mismatch")
             return Exit(1)
+        packages = self._past.get(_revision_in(locked), packages)
         if verb == "eval":
             assert fragment == f"packages.{self.system}"
             return _printed(_apply(argv[argv.index("--apply") + 1], packages))
         return self._build(argv[argv.index("--out-link") + 1], fragment, packages)
+
+    def _fetched(self, ref: str) -> str | None:
+        """Give the revision at which the flake is asked for, if it is there."""
+        revision = _revision_in(ref)
+        assert ref.startswith(self.flake) and revision
+        if revision != self.revision and revision not in self._past:
+            return None
+        names = [n for n, its in self.refs.items() if its == revision]
+        through = [None, *(name.removesuffix("^{}") for name in names)]
+        if revision != self.revision and not self.flake.startswith("github:"):
+            del through[0]
+        known = [at_revision(self.flake, revision, name) for name in through]
+        return revision if ref in known else None
 
     def _build(self, link: str, fragment: str, packages: Mapping[str, Package]) -> Exit:
         wanted = re.fullmatch(rf'packages\.{self.system}\."([^"]+)"\.(\w+)', fragment)
@@ -282,8 +322,12 @@ class ScriptedNix:
 
 
 def _verb(argv: list[str]) -> str:
-    (verb,) = {"metadata", "eval", "build"}.intersection(argv)
+    (verb,) = {"metadata", "eval", "build", "ls-remote"}.intersection(argv)
     return verb
+
+
+def _revision_in(ref: str) -> str:
+    return "".join(re.findall(r"[/=]([0-9a-f]{40})\Z", ref))
 
 
 def _printed(value: Any) -> Exit:

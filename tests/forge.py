@@ -62,8 +62,12 @@ class Repository:
         """Commit a flake that says a text; give its revision."""
         flake = f'{{ outputs = _: {{ text = "{text}"; }}; }}\n'
         (self.root / "flake.nix").write_text(flake)
-        self.git("add", "flake.nix")
-        self.git("commit", "--quiet", "--message", text)
+        return self.commit_all(text)
+
+    def commit_all(self, message: str) -> str:
+        """Commit what is in the work tree; give its revision."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", message)
         return self.git("rev-parse", "HEAD")
 
     @property
@@ -74,6 +78,10 @@ class Repository:
         """Make its bare copy, so that a server of mere files will do."""
         self.git("clone", "--quiet", "--mirror", ".", str(self.bare))
         self.git("--git-dir", str(self.bare), "update-server-info")
+
+    def push(self) -> None:
+        """Give its bare copy all that is new, or no longer there."""
+        self.git("push", "--quiet", "--mirror", str(self.bare))
 
 
 def repository(root: Path) -> Repository:

@@ -18,8 +18,6 @@ from forgereg.oci.reference import Name
 #: How an archive in an application's directory may end; its name lacks the ending.
 ENDINGS = (".tar.gz", ".tar.zst", ".tar")
 
-_FAMILIES = "packages/<package> and applications/<application>/<image>"
-
 
 @frozen
 class Wanted:
@@ -37,23 +35,28 @@ class Wanted:
     member: str | None = None
 
 
-def parse_wanted(name: Name) -> Wanted:
+def parse_wanted(name: Name, prefix: str = "") -> Wanted:
     """
     Say what a repository's name asks for.
 
+    :param prefix: of the flake that has it; without a slash at the end.
     :raises NameUnknown: it is of no family that is served here.
     """
-    match name.components:
+    path = f"{prefix}/" if prefix else ""
+    match tuple(name.text.removeprefix(path).split("/")):
         case ("packages", package):
             return Wanted(package, "image")
         case ("applications", application, image):
             return Wanted(application, "containers", image)
-        case ("applications", application):
+        case ("applications", _):
             raise NameUnknown(
                 f"{name} is an application, not an image: name one of its images,"
-                f" as in applications/{application}/<image>"
+                f" as in {name}/<image>"
             )
-    raise NameUnknown(f"{name} is of no family that is served here: {_FAMILIES}")
+    raise NameUnknown(
+        f"{name} is of no family that is served here: {path}packages/<package> and"
+        f" {path}applications/<application>/<image>"
+    )
 
 
 def image_name(entry: str) -> str | None:

@@ -11,9 +11,9 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from cachetools import LRUCache
 
 from forgereg.flow.errand import Errand
@@ -47,13 +47,14 @@ from forgereg.oci.errors import DiskFull, FlakeUnavailable, NameUnknown
 from forgereg.oci.reference import Tag, is_tag
 from forgereg.records.records import Records
 
+T = TypeVar("T")
 _log = logger(__name__)
 
 #: How long a flake that is a directory of this machine is trusted, in seconds: somebody
 #: may be writing it, and to look costs little.
 _HERE_SECONDS = 5.0
 #: How long a flake may take to be reached where one can go on without, and how long it
-#: is left alone if it cannot be, in seconds.
+#: is left alone where it could not be, in seconds.
 _LOOK_SECONDS, _RETRY_SECONDS = 60.0, 30.0
 #: How old a list of git refs may be in which somebody does not find theirs, in seconds.
 _REFS_SECONDS = 10.0
@@ -97,6 +98,25 @@ class Located:
     stale: str | None = None
 
 
+@frozen
+class _Looked(Generic[T]):
+    """
+    What came of looking something up.
+
+    :ivar at: when, in seconds since the epoch; 0 where it is to be done again.
+    :ivar stale: why nothing came of it; what was found before stands instead.
+    """
+
+    found: T
+    at: float
+    stale: str | None = None
+
+    def is_fresh(self, now: float, most_seconds: float) -> bool:
+        """Whether it is still to be trusted; clocks may be set back."""
+        most = most_seconds if self.stale is None else _RETRY_SECONDS
+        return self.at <= now < self.at + most
+
+
 @define(eq=False)
 class Flake:
     """
@@ -114,7 +134,7 @@ class Flake:
     prefix: str
     ref: str
     patterns: tuple[str, ...]
-    nix: Nix
+    _nix: Nix
     _renew: Callable[[], Mapping[str, str]]
     _command: Command
     _records: Records
@@ -124,61 +144,70 @@ class Flake:
     _lookups: Slots
     _now: Callable[[], float]
     _in_thread: InThread
-    #: ref → what it was resolved to, and when
-    _resolutions: LRUCache[str, tuple[Located, float]] = field(init=False)
-    _refs: tuple[Refs, float, str | None] | None = field(init=False, default=None)
-    #: how often what is known was said to be out of date
-    _expired: int = field(init=False, default=0)
+    #: flake ref, as configured or at a revision → locked flake ref
+    _resolutions: LRUCache[str, _Looked[str]] = field(init=False)
+    _listed: _Looked[Refs | None] | None = field(init=False, default=None)
+    #: how often it was said to have moved: no look from before counts after that
+    _moves: int = field(init=False, default=0)
     _locks: Once[tuple[str, int], Located] = field(init=False, factory=Once)
-    _listings: Once[tuple[str, int], Refs] = field(init=False, factory=Once)
+    _listings: Once[int, _Looked[Refs | None]] = field(init=False, factory=Once)
     _questions: Once[tuple[str, str], Any] = field(init=False, factory=Once)
 
     def __attrs_post_init__(self) -> None:
         self._resolutions = LRUCache(_MOST_REVISIONS)
 
     @property
+    def path(self) -> str:
+        """What its names begin with, and the slash that follows."""
+        return f"{self.prefix}/" if self.prefix else ""
+
+    @property
     def shown(self) -> str:
         """The flake ref as anyone may read it."""
-        return self.nix.hide(self.ref)
+        return self.hide(self.ref)
+
+    @property
+    def hide(self) -> Callable[[str], str]:
+        """What takes its secrets out of a text."""
+        return self._nix.hide
 
     @property
     def is_here(self) -> bool:
         """Whether it is a directory of this machine."""
         return is_here(self.ref)
 
-    def locked_now(self, at: str | None = None) -> Located | None:
-        """
-        Give what a ref is locked to, if that is known and still to be trusted.
-
-        :param at: the flake at a revision; else it is meant as configured.
-        """
-        known = self._resolutions.get(at or self.ref)
+    def locked_now(self) -> Located | None:
+        """Give what it is locked to, if that is known and still to be trusted."""
+        known = self._resolutions.get(self.ref)
         if known is None:
             return None
-        located, resolved_at = known
-        if at is not None:
-            return located
         ttl_seconds = self._policy.ttl_seconds
-        if is_here(located.locked):
+        if is_here(known.found):
             ttl_seconds = min(ttl_seconds, _HERE_SECONDS)
-        is_fresh = resolved_at <= self._now() < resolved_at + ttl_seconds
-        return located if is_fresh else None
+        is_fresh = known.is_fresh(self._now(), ttl_seconds)
+        return Located(known.found, known.stale) if is_fresh else None
 
-    async def lock(self, errand: Errand, at: str | None = None) -> Located:
+    def located_now(self, tag: Tag) -> Located | None:
+        """Give what a tag means in git, if that is known and still to be trusted."""
+        refs, stale = Refs(), None
+        if not is_revision(tag.text):
+            listed, ttl_seconds = self._listed, self._policy.ttl_seconds
+            if listed is None or listed.found is None:
+                return None
+            if not listed.is_fresh(self._now(), ttl_seconds):
+                return None
+            refs, stale = listed.found, listed.stale
+        known = self._resolutions.get(self._at(refs, tag))
+        return None if known is None else Located(known.found, stale)
+
+    async def lock(self, errand: Errand) -> Located:
         """
-        Give the locked flake ref.
+        Give what it is locked to.
 
-        :param at: as for `locked_now`.
         :raises FlakeUnavailable: it cannot be had, and never was.
         """
-        await self._recall(at or self.ref)
-        return self.locked_now(at) or await self._look(errand, at)
-
-    async def _recall(self, ref: str) -> None:
-        if ref not in self._resolutions:
-            known = await self._in_thread(self._records.resolution, ref)
-            if known is not None and ref not in self._resolutions:
-                self._resolutions[ref] = Located(known[0]), known[1]
+        await self._recall(self.ref)
+        return self.locked_now() or await self._look(errand, self.ref)
 
     async def moved(self, errand: Errand, locked: str) -> str | None:
         """
@@ -189,63 +218,72 @@ class Flake:
         """
         if not is_here(locked):
             return None
-        now = await self._look(errand, None)
+        now = await self._look(errand, self.ref)
         return None if now.locked == locked else now.locked
 
     def expire(self) -> None:
         """Look again at the next pull whether the flake, or a git ref, has moved."""
-        self._expired += 1
+        self._moves += 1
         known = self._resolutions.get(self.ref)
         if known is not None:
-            self._resolutions[self.ref] = known[0], float("-inf")
-        if self._refs is not None:
-            self._refs = (self._refs[0], float("-inf"), self._refs[2])
+            self._resolutions[self.ref] = evolve(known, at=0.0)
+        if self._listed is not None:
+            self._listed = evolve(self._listed, at=0.0)
 
-    async def _look(self, errand: Errand, at: str | None) -> Located:
-        errand.enter(State.LOCKING)
-        return await errand.share(
-            lambda: self._locks.do(
-                (at or self.ref, self._expired), lambda: self._lock(errand, at)
-            )
-        )
+    async def locate(self, errand: Errand, tag: Tag) -> Located | None:
+        """
+        Give what a tag means in git: a revision, a tag or a branch.
 
-    async def _lock(self, errand: Errand, at: str | None) -> Located:
-        now, expired = self._now(), self._expired
-        ref = at or self.ref
-        old = self._resolutions.get(ref)
-        known = None if old is None else old[0].locked
-        spare = None if known is None or is_here(known) else known
-        has_spare = spare is not None and self._policy.last_known_good != "off"
-        mine = errand.beside(
-            min(errand.timeout_seconds, _LOOK_SECONDS)
-            if has_spare
-            else errand.timeout_seconds
-        )
-        try:
-            async with self._lookups.turn(mine, State.LOCKING):
-                self.nix.env = await self._in_thread(self._renew)
-                locked = await self.nix.lock(mine, ref)
-        except FlakeUnavailable as e:
-            if spare is None or not has_spare:
-                raise
-            # Better the images that are known than none, until it can be reached.
-            stale = Located(spare, e.detail)
-            self._put(ref, stale, now + _RETRY_SECONDS - self._policy.ttl_seconds)
-            _log.warn("going on with {locked}", locked=self.nix.hide(spare))
-            return stale
-        if locked != known:
-            _log.info(
-                "{flake} is now {locked}",
-                flake=self.nix.hide(ref),
-                locked=self.nix.hide(locked),
-            )
-        if expired == self._expired:
-            self._put(ref, Located(locked), now)
-            await self.note(self._records.remember_resolution, ref, locked, now)
+        :returns: None where no ref is called so, or no pattern allows it.
+        :raises FlakeUnavailable: it cannot be had, and never was.
+        """
+        if is_revision(tag.text):
+            return await self._revision(errand, tag)
+        # What is not in a list that is not quite new may have been pushed since.
+        for most_seconds in (self._policy.ttl_seconds, _REFS_SECONDS):
+            refs, stale = await self._list(errand, most_seconds)
+            at = self._at(refs, tag)
+            if at:
+                return Located(await self._fixed(errand, at), stale)
+        return None
+
+    async def _revision(self, errand: Errand, tag: Tag) -> Located | None:
+        at = through = self._at(Refs(), tag)
+        if not at:
+            return None
+        await self._recall(at)
+        is_known = at in self._resolutions
+        if not is_known and at != at_revision(self.ref, tag.text, "refs/x"):
+            # An older nix finds it only in a ref that leads to it.
+            through = self._at((await self._list(errand, _REFS_SECONDS))[0], tag)
+        locked = await self._fixed(errand, through)
+        if through != at:
+            await self._remember(at, locked, self._now())
         return Located(locked)
 
-    def _put(self, ref: str, located: Located, when: float) -> None:
-        self._resolutions[ref] = located, when
+    def _at(self, refs: Refs, tag: Tag) -> str:
+        """Give the flake at what a tag means in git; nothing where that is nothing."""
+        if not self.patterns or remote_url(self.ref) is None:
+            return ""
+        found = find(refs, self.patterns, tag.text)
+        return at_revision(self.ref, found.revision, found.ref) if found else ""
+
+    async def _fixed(self, errand: Errand, at: str) -> str:
+        """Give what the flake at a revision is locked to, now and for ever."""
+        await self._recall(at)
+        known = self._resolutions.get(at)
+        return known.found if known else (await self._look(errand, at)).locked
+
+    async def _recall(self, ref: str) -> None:
+        if ref not in self._resolutions:
+            known = await self._in_thread(self._records.resolution, ref)
+            if known is not None and ref not in self._resolutions:
+                locked, at = known
+                self._resolutions[ref] = _Looked(locked, 0.0 if self._moves else at)
+
+    async def _remember(self, ref: str, locked: str, at: float) -> None:
+        self._resolutions[ref] = _Looked(locked, at)
+        await self.note(self._records.remember_resolution, ref, locked, at)
 
     async def note(self, remember: Callable[..., None], *what: object) -> None:
         """Remember what only saves time; a full disk must not be in the way."""
@@ -254,60 +292,46 @@ class Flake:
         except DiskFull as e:
             _log.warn("not remembered: {error}", error=e)
 
-    def at_now(self, tag: Tag) -> str | None:
-        """Give the flake at what a tag means in git, if that is known."""
-        if is_revision(tag.text) or self._refs is None:
-            refs = Refs()
-        else:
-            refs, listed_at, _ = self._refs
-            if self._now() >= listed_at + self._policy.ttl_seconds:
-                return None
-        return self._at(refs, tag)
+    async def _ready(self) -> Nix:
+        """Give nix, which has the token as its file has it now."""
+        self._nix.env = await self._in_thread(self._renew)
+        return self._nix
 
-    async def at(self, errand: Errand, tag: Tag) -> tuple[str, str | None] | None:
-        """
-        Give the flake at what a tag means in git: a revision, a tag or a branch.
-
-        :returns: a flake ref that always means the same, and why that may be out of
-            date; None where no ref is called so, or no pattern allows it.
-        :raises FlakeUnavailable: the refs cannot be had, and never were.
-        """
-        if is_revision(tag.text):
-            at = await self._revision(errand, tag)
-            return None if at is None else (at, None)
-        listed = await self._list(errand, self._policy.ttl_seconds)
-        if listed is not None and self._at(listed[0], tag) is None:
-            listed = await self._list(errand, _REFS_SECONDS)
-        if listed is None:
-            return None
-        at = self._at(listed[0], tag)
-        return None if at is None else (at, listed[2])
-
-    async def _revision(self, errand: Errand, tag: Tag) -> str | None:
-        """Give the flake at a full revision, locked already if that needs more."""
-        at = self._at(Refs(), tag)
-        if at is None:
-            return None
-        await self._recall(at)
-        if at in self._resolutions or at == at_revision(self.ref, tag.text, "refs/x"):
-            return at
-        # An older nix finds it only in a ref that leads to it.
-        listed = await self._list(errand, _REFS_SECONDS)
-        through = None if listed is None else self._at(listed[0], tag)
-        if through is not None and through != at:
-            located = await self.lock(errand, through)
-            self._put(at, located, self._now())
-            note = self._records.remember_resolution
-            await self.note(note, at, located.locked, self._now())
-        return at
-
-    def _at(self, refs: Refs, tag: Tag) -> str | None:
-        if not self.patterns or remote_url(self.ref) is None:
-            return None
-        found = find(refs, self.patterns, tag.text)
-        return (
-            None if found is None else at_revision(self.ref, found.revision, found.ref)
+    async def _look(self, errand: Errand, ref: str) -> Located:
+        errand.enter(State.LOCKING)
+        key = (ref, self._moves)
+        return await errand.share(
+            lambda: self._locks.do(key, lambda: self._lock(errand, ref))
         )
+
+    async def _lock(self, errand: Errand, ref: str) -> Located:
+        began, moves = self._now(), self._moves
+        old = self._resolutions.get(ref)
+        known = None if old is None else old.found
+        is_off = self._policy.last_known_good == "off"
+        spare = None if known is None or is_here(known) or is_off else known
+        most = errand.timeout_seconds
+        mine = errand.beside(most if spare is None else min(most, _LOOK_SECONDS))
+        try:
+            async with self._lookups.turn(mine, State.LOCKING):
+                locked = await (await self._ready()).lock(mine, ref)
+        except FlakeUnavailable as e:
+            if spare is None:
+                raise
+            # Better the images that are known than none, until it can be reached.
+            self._resolutions[ref] = _Looked(spare, self._now(), e.detail)
+            _log.warn(
+                "going on with {locked}: {error}", locked=self.hide(spare), error=e
+            )
+            return Located(spare, e.detail)
+        if locked != known:
+            _log.info(
+                "{flake} is now {locked}",
+                flake=self.hide(ref),
+                locked=self.hide(locked),
+            )
+        await self._remember(ref, locked, began if moves == self._moves else 0.0)
+        return Located(locked)
 
     async def git_tags(self, errand: Errand) -> list[str]:
         """
@@ -315,40 +339,55 @@ class Flake:
 
         :raises FlakeUnavailable: they cannot be had, and never were.
         """
-        listed = await self._list(errand, self._policy.ttl_seconds)
-        return [] if listed is None else names(listed[0], self.patterns)
+        refs, _ = await self._list(errand, self._policy.ttl_seconds)
+        return names(refs, self.patterns)
 
     async def _list(
         self, errand: Errand, most_seconds: float
-    ) -> tuple[Refs, float, str | None] | None:
+    ) -> tuple[Refs, str | None]:
+        """Give the git refs, and why they may be out of date."""
         url = remote_url(self.ref)
         if not self.patterns or url is None:
-            return None
-        if self._refs is None or self._now() >= self._refs[1] + most_seconds:
+            return Refs(), None
+        listed = self._listed
+        if listed is None or not listed.is_fresh(self._now(), most_seconds):
             errand.enter(State.LOCKING)
-            await errand.share(
+            listed = await errand.share(
                 lambda: self._listings.do(
-                    (url, self._expired), lambda: self._list_anew(errand, url)
+                    self._moves, lambda: self._list_anew(errand, url)
                 )
             )
-        return self._refs
+        if listed.found is None:
+            raise FlakeUnavailable(listed.stale or "")
+        return listed.found, listed.stale
 
-    async def _list_anew(self, errand: Errand, url: str) -> Refs:
-        now, expired = self._now(), self._expired
+    async def _list_anew(self, errand: Errand, url: str) -> _Looked[Refs | None]:
+        began, moves = self._now(), self._moves
         mine = errand.beside(min(errand.timeout_seconds, _LOOK_SECONDS))
         try:
             async with self._lookups.turn(mine, State.LOCKING):
-                self.nix.env = await self._in_thread(self._renew)
-                out = await self.nix.remote_refs(mine, url)
+                out = await (await self._ready()).remote_refs(mine, url)
         except FlakeUnavailable as e:
-            if self._refs is None or self._policy.last_known_good == "off":
+            if self._policy.last_known_good == "off":
                 raise
-            retry_at = now + _RETRY_SECONDS - self._policy.ttl_seconds
-            self._refs = (self._refs[0], retry_at, e.detail)
-            return self._refs[0]
-        refs = parse_refs(out)
-        self._refs = (refs, now if expired == self._expired else float("-inf"), None)
-        return refs
+            old = None if self._listed is None else self._listed.found
+            listed = _Looked(old, self._now(), e.detail)
+            if old is not None:
+                _log.warn(
+                    "going on with the git refs of {flake} that are known: {error}",
+                    flake=self.shown,
+                    error=e,
+                )
+        else:
+            listed = _Looked(parse_refs(out), began if moves == self._moves else 0.0)
+        self._listed = listed
+        return listed
+
+    async def build(
+        self, errand: Errand, locked: str, attribute: str, derivation: str
+    ) -> str:
+        """Build an attribute of the locked flake, as `Nix.build` does."""
+        return await (await self._ready()).build(errand, locked, attribute, derivation)
 
     async def package(self, errand: Errand, locked: str, wanted: Wanted) -> Package:
         """
@@ -374,10 +413,24 @@ class Flake:
                     " name in lower case: rename all but one"
                 )
             case {"status": "no-output", "has": list(has)}:
-                raise NameUnknown(_no_output(self.shown, wanted, has))
+                raise NameUnknown(self._no_output(wanted, has))
         raise NameUnknown(
             f"{wanted.attribute}.{wanted.output} in the flake {self.shown} is not"
             " a derivation"
+        )
+
+    def _no_output(self, wanted: Wanted, has: list[str]) -> str:
+        name = wanted.attribute
+        hint = "set passthru.image to what dockerTools.buildLayeredImage gives"
+        if wanted.output == "containers":
+            hint = "set passthru.containers to a directory of docker-archives"
+        if "containers" in has:
+            hint = f"it is an application: pull {self.path}applications/{name}/<image>"
+        if "image" in has:
+            hint = f"it is a package: pull {self.path}packages/{name}"
+        return (
+            f"{name!r} in the flake {self.shown} has no attribute"
+            f" {wanted.output!r}; {hint}"
         )
 
     async def listed(self, errand: Errand, locked: str) -> list[dict[str, Any]]:
@@ -403,7 +456,8 @@ class Flake:
             if known is not None:
                 return json.loads(known)
             async with self._evaluations.turn(errand, State.EVALUATING):
-                answer = await self.nix.evaluate(
+                nix = await self._ready()
+                answer = await nix.evaluate(
                     errand, locked, query, builds=builds, limit=self._policy.evaluation
                 )
             # What is not there is not remembered: anyone may ask for anything.
@@ -425,15 +479,3 @@ def _no_package(flake: str, wanted: Wanted, there: list[str]) -> str:
     near = get_close_matches(wanted.attribute, shown, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return f"the flake {flake} has no {kind} {wanted.attribute!r}{hint}"
-
-
-def _no_output(flake: str, wanted: Wanted, has: list[str]) -> str:
-    name = wanted.attribute
-    hint = "set passthru.image to what dockerTools.buildLayeredImage gives"
-    if wanted.output == "containers":
-        hint = "set passthru.containers to a directory of docker-archives"
-    if "containers" in has:
-        hint = f"it is an application: pull applications/{name}/<image>"
-    if "image" in has:
-        hint = f"it is a package: pull packages/{name}"
-    return f"{name!r} in the flake {flake} has no attribute {wanted.output!r}; {hint}"

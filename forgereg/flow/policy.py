@@ -9,7 +9,26 @@ from collections.abc import Sequence
 from attrs import define
 
 from forgereg.nix.build import Limit
-from forgereg.oci.errors import FlakeUnavailable, RegistryError
+from forgereg.oci.errors import (
+    ArchiveInvalid,
+    BuildFailed,
+    BuildTimedOut,
+    DiskFull,
+    EvaluationFailed,
+    FlakeUnavailable,
+    NixEnded,
+    RegistryError,
+)
+
+#: How a build can fail; what is not there any more has not failed.
+_FAILED = (
+    ArchiveInvalid,
+    BuildFailed,
+    BuildTimedOut,
+    DiskFull,
+    EvaluationFailed,
+    NixEnded,
+)
 
 
 @define
@@ -42,4 +61,4 @@ class Policy:
         """Whether a tag goes on meaning the last image that worked."""
         if isinstance(error, FlakeUnavailable):
             return self.last_known_good != "off"
-        return self.last_known_good == "always"
+        return self.last_known_good == "always" and isinstance(error, _FAILED)

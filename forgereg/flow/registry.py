@@ -23,7 +23,7 @@ from forgereg.flow.build import Build
 from forgereg.flow.builds import Builds
 from forgereg.flow.errand import Errand
 from forgereg.flow.families import Wanted, image_name, parse_wanted
-from forgereg.flow.flakes import Flake, Package
+from forgereg.flow.flakes import Flake, Located, Package
 from forgereg.flow.policy import Policy
 from forgereg.flow.report import Report
 from forgereg.flow.threads import InThread
@@ -34,6 +34,8 @@ from forgereg.oci.errors import (
     ArchiveInvalid,
     BlobUnknown,
     BuildCancelled,
+    BuildTimedOut,
+    EvaluationFailed,
     FlakeUnavailable,
     ManifestUnknown,
     NameUnknown,
@@ -86,6 +88,26 @@ class _Forms:
     stale: str | None = None
 
 
+#: What is wrong with the flake as configured where a git ref may be fine.
+_PERHAPS_IN_GIT = (
+    BuildTimedOut,
+    EvaluationFailed,
+    FlakeUnavailable,
+    ManifestUnknown,
+    NameUnknown,
+)
+
+
+def _way(flake: Flake, tag: Tag, located: Located) -> str:
+    """
+    Name all that led to what a tag means in git.
+
+    A ref means nothing where the flake as configured has a version of that name.
+    """
+    now = None if is_revision(tag.text) else flake.locked_now()
+    return f"{now.locked if now else ''} {located.locked}"
+
+
 def _ignore(name: Name, digest: Digest, tag: Tag | None) -> None:
     pass
 
@@ -95,7 +117,7 @@ class Registry:
     """
     The registry's content: all of it comes out of flakes.
 
-    :ivar flakes: those with longer prefixes first.
+    :ivar flakes: those with longer prefixes first; the last has none.
     :ivar cache_size: how many manifests are kept in memory.
     :ivar pulled: told of each manifest that is answered.
     """
@@ -128,16 +150,10 @@ class Registry:
         """
         Say which flake a name is of, and what it asks of it.
 
-        :raises NameUnknown: none has such names.
+        :raises NameUnknown: it is of no family that is served here.
         """
-        for flake in self.flakes:
-            if not flake.prefix:
-                return flake, parse_wanted(name)
-            prefix, found, rest = name.text.partition(f"{flake.prefix}/")
-            if found and not prefix:
-                return flake, parse_wanted(Name(rest))
-        prefixes = ", ".join(f"{flake.prefix}/" for flake in self.flakes)
-        raise NameUnknown(f"{name} is of no flake that is served here: {prefixes}")
+        flake = next(f for f in self.flakes if name.text.startswith(f.path))
+        return flake, parse_wanted(name, flake.prefix)
 
     async def manifest(
         self,
@@ -196,16 +212,16 @@ class Registry:
     def _known(self, flake: Flake, name: Name, tag: Tag) -> _Forms | None:
         """Give what is known without asking anyone."""
         now = flake.locked_now()
-        basis = "" if now is None else now.locked
-        forms = self._tagged.get((basis, name, tag))
+        if now is None and not is_revision(tag.text):
+            return None
+        forms = self._tagged.get((now.locked, name, tag)) if now else None
         if now is not None and forms is not None:
             return _Forms(forms, now.stale)
-        at = flake.at_now(tag)
-        located = None if at is None else flake.locked_now(at)
+        located = flake.located_now(tag)
         if located is None:
             return None
-        forms = self._tagged.get((f"{basis} {located.locked}", name, tag))
-        return None if forms is None else _Forms(forms)
+        forms = self._tagged.get((_way(flake, tag, located), name, tag))
+        return None if forms is None else _Forms(forms, located.stale)
 
     def _pull(
         self,
@@ -301,32 +317,29 @@ class Registry:
     ) -> _Forms:
         """Go from a tag to its image: first the flake as configured, then git's refs."""
         configured: RegistryError | None = None
-        basis = ""
         if not is_revision(tag.text):
             try:
                 return await self._configured(build, flake, wanted, name, tag)
-            except RegistryError as e:
+            except _PERHAPS_IN_GIT as e:
                 if tag.text == LATEST or not flake.patterns:
                     raise
                 configured = e
-            now = flake.locked_now()
-            basis = "" if now is None else now.locked
         try:
-            at = await flake.at(build, tag)
+            located = await flake.locate(build, tag)
         except RegistryError as e:
             raise e from configured
-        if at is None:
+        if located is None:
             raise configured or ManifestUnknown(
-                f"{name} has no tag {tag.text!r}: revisions are not served as tags here"
-                " (FORGE_TAGS)"
+                f"{name} has no tag {tag.text!r}: no pattern lets revisions of"
+                f" {flake.shown} be pulled"
             )
-        located = await flake.lock(build, at[0])
-        package = await self._package(build, flake, located.locked, wanted)
+        locked = located.locked
+        package = await self._package(build, flake, locked, wanted)
         forms = await self._built(
-            build, flake, located.locked, name, tag, wanted, package, [tag.text]
+            build, flake, locked, name, tag, wanted, package, [tag.text]
         )
-        self._tagged[f"{basis} {located.locked}", name, tag] = forms
-        return _Forms(forms, at[1])
+        self._tagged[_way(flake, tag, located), name, tag] = forms
+        return _Forms(forms, located.stale)
 
     async def _configured(
         self, build: Build, flake: Flake, wanted: Wanted, name: Name, tag: Tag
@@ -357,7 +370,7 @@ class Registry:
     async def _package(
         self, build: Build, flake: Flake, locked: str, wanted: Wanted
     ) -> Package:
-        build.locked = flake.nix.hide(locked)
+        build.locked = flake.hide(locked)
         return await flake.package(build, locked, wanted)
 
     async def _locked(
@@ -420,7 +433,7 @@ class Registry:
         return await self.builds.realise(
             build,
             derivation,
-            lambda: flake.nix.build(build, locked, attribute, derivation),
+            lambda: flake.build(build, locked, attribute, derivation),
         )
 
     async def blob(self, name: Name, digest: Digest, client: str = "") -> OpenBlob:
@@ -450,12 +463,24 @@ class Registry:
             )
         return OpenBlob(file, size)
 
-    def _open(self, name: Name, digest: Digest) -> tuple[int, Source, BinaryIO | None]:
-        """Look a blob up and open it. Blocking."""
+    async def blob_size(self, name: Name, digest: Digest) -> int:
+        """
+        Say how large a blob is, though its file may be gone.
+
+        :raises BlobUnknown: no manifest of this name that was ever answered has it.
+        """
+        return (await self._in_thread(self._find_blob, name, digest))[0]
+
+    def _find_blob(self, name: Name, digest: Digest) -> tuple[int, Source]:
+        """Look a blob up. Blocking."""
         known = self._records.blob(name, digest)
         if known is None:
             raise BlobUnknown(f"{name} has no blob {digest}")
-        size, source = known
+        return known
+
+    def _open(self, name: Name, digest: Digest) -> tuple[int, Source, BinaryIO | None]:
+        """Look a blob up and open it. Blocking."""
+        size, source = self._find_blob(name, digest)
         return size, source, self._blobs.open(digest, size)
 
     async def _read_again(self, build: Build, name: Name, source: Source) -> None:
@@ -466,7 +491,7 @@ class Registry:
         except FileNotFoundError:
             _log.info("{image}: its archive is gone; building", image=build.image)
         flake, _ = self._find(name)
-        build.locked = flake.nix.hide(source.locked)
+        build.locked = flake.hide(source.locked)
         await self._realise(
             build, flake, source.locked, source.attribute, source.derivation
         )
@@ -508,21 +533,25 @@ class Registry:
 
         :raises RegistryError: no flake can be listed.
         """
-        names: set[str] = set()
-        errors: list[RegistryError] = []
-        for flake in self.flakes:
+
+        async def attempt(flake: Flake) -> set[str] | RegistryError:
             try:
-                names |= await self._listed(flake, client)
+                return await self._listed(flake, client)
             except RegistryError as e:
-                errors.append(e)
-        if len(errors) == len(self.flakes):
-            raise errors[0]
-        return sorted(filter(is_name, names))
+                _log.warn("{flake} is not listed: {error}", flake=flake.shown, error=e)
+                return e
+
+        attempts = [Deferred.fromCoroutine(attempt(flake)) for flake in self.flakes]
+        found = [await attempted for attempted in attempts]
+        listed = [each for each in found if not isinstance(each, RegistryError)]
+        if not listed and isinstance(found[-1], RegistryError):
+            raise found[-1]
+        return sorted(filter(is_name, set().union(*listed)))
 
     async def _listed(self, flake: Flake, client: str) -> set[str]:
         errand = self.errand("the catalogue", client)
         located = await flake.lock(errand)
-        prefix = f"{flake.prefix}/" if flake.prefix else ""
+        prefix = flake.path
         names: set[str] = set()
         for package in await flake.listed(errand, located.locked):
             name = package["name"].lower()

@@ -60,6 +60,16 @@ _ASIDE, _INTERRUPTED = "(use '--show-trace'", "interrupted by the user"
 #: How nix, its garbage collector and C++ say that there is no memory.
 _MEMORY_FULL = ("out of memory", "Out of Memory", "bad_alloc", "Cannot allocate memory")
 _DISK_FULL = ("No space left on device", "disk I/O error", "database or disk is full")
+#: How nix says that a flake was fetched, and makes no sense. Tried on 2.8.
+_NO_FLAKE = (
+    "(at flake.nix:",
+    "-source/flake.nix",
+    "'/flake.nix' file",
+    "syntax error",
+    "undefined variable",
+    "lacks attribute",
+    "unsupported attribute",
+)
 
 
 class Run(Protocol):
@@ -185,7 +195,8 @@ class Nix:
         """
         Resolve a flake ref to a locked one.
 
-        :raises FlakeUnavailable: it cannot be fetched or read, or not in time.
+        :raises FlakeUnavailable: it cannot be fetched, or not in time.
+        :raises EvaluationFailed: it is there, and its ``flake.nix`` makes no sense.
         """
         what = f"flake {masked(flake)}"
         argv = self._command.lock(flake)
@@ -193,6 +204,10 @@ class Nix:
             out = await self._nix(errand, argv, FlakeUnavailable, what)
         except BuildTimedOut as e:
             raise FlakeUnavailable(e.detail) from e
+        except FlakeUnavailable as e:
+            if any(sign in e.detail for sign in _NO_FLAKE):
+                raise EvaluationFailed(e.detail) from e
+            raise
         locked = parse_locked(_json(out))
         if locked is None:
             raise FlakeUnavailable(f"nix gave no locked ref for the {what}")
@@ -243,7 +258,8 @@ class Nix:
             if "does not provide attribute" in e.detail:
                 system = self._command.system
                 raise NameUnknown(
-                    f"the flake has no packages for {system} (FORGE_SYSTEM)"
+                    f"the flake {self.hide(locked)} has no packages for {system}"
+                    " (FORGE_SYSTEM)"
                 ) from e
             raise
         answer = _json(out)

@@ -7,70 +7,57 @@ Source: OCI distribution-spec v1.1, "Endpoints".
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import quote
 
-import attrs
-from attrs import define, frozen
+from attrs import define
 from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.server import Request
-from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import HTTPException
-from werkzeug.http import parse_accept_header, parse_etags
 from werkzeug.routing import BaseConverter
 
-from forgereg.flow.registry import Found, OpenBlob, Registry
+from forgereg.flow.registry import Registry
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
 from forgereg.oci.errors import (
     ManifestUnknown,
     PageInvalid,
     RangeNotSatisfiable,
-    ReferrersUnknown,
     RegistryError,
-    StillBuilding,
+    ShuttingDown,
 )
-from forgereg.oci.media import MANIFESTS, OCI_INDEX, OCI_MANIFEST, OCTETS
+from forgereg.oci.media import OCI_INDEX, OCTETS
 from forgereg.oci.ranges import parse_range
 from forgereg.oci.reference import (
     Digest,
     Name,
-    Tag,
     parse_digest,
     parse_name,
     parse_reference,
 )
-from forgereg.web.guard import client_of
-from forgereg.web.hold import Pending, describe_wait, trickle
-from forgereg.web.patience import (
-    RETRY_AFTER_SECONDS,
-    Family,
-    Limits,
-    Patience,
-    Then,
-    family_of,
-    patience,
+from forgereg.web.answer import (
+    JSON,
+    break_off,
+    header,
+    hops,
+    is_known,
+    refuse,
+    send_here_again,
+    whole,
 )
-from forgereg.web.problem import Problem, describe, problem
+from forgereg.web.guard import client_of
+from forgereg.web.hold import Pending
+from forgereg.web.manifests import Manifests
+from forgereg.web.patience import MOST_REDIRECTS, Limits, blob_seconds, family_of
+from forgereg.web.problem import describe, problem
 from forgereg.web.stream import ClientLeft, Truncated, send
-from forgereg.web.tombstone import Tombstones
 
 _log = logger(__name__)
-
-_JSON = "application/json"
-
-#: The parameter that counts how often a client was sent to the same place.
-_HOP = b"hop"
-#: What may not stand in a header between quotes, and how long a warning may be.
-_NOT_QUOTABLE = re.compile(r'[^\x20-\x7e]+|["\\]')
-_MAX_WARNING = 500
 
 
 class _Anything(BaseConverter):
@@ -80,41 +67,29 @@ class _Anything(BaseConverter):
     regex = "(?s:.*)"
 
 
-@frozen
-class _Asked:
-    """
-    Who asks for which manifest.
-
-    :ivar hops: how often they were sent to the same place.
-    """
-
-    name: Name
-    reference: Tag | Digest
-    family: Family
-    hops: int
-
-
 @define
 class Api:
     """
     The HTTP API.
 
     :ivar limits: how long clients may be kept waiting.
-    :ivar clock: times them; and ``now`` gives seconds since the epoch.
+    :ivar hands_over: whether another process goes on with the same port when this one
+        stops.
+    :ivar clock: times how long clients wait.
     :ivar max_name_length: of a repository name, in characters.
     :ivar max_tag_length: in characters.
     :ivar new_incident: gives a name for something that went wrong unexpectedly.
     """
 
     _registry: Registry
-    _tombstones: Tombstones
+    _manifests: Manifests
     _in_thread: InThread
     _clock: IReactorTime
-    _now: Callable[[], float]
     _max_name_length: int
     _max_tag_length: int
     _new_incident: Callable[[], str]
     limits: Limits = Limits()
+    hands_over: bool = False
 
     app = Klein()
     app.url_map.converters["anything"] = _Anything
@@ -124,14 +99,14 @@ class Api:
     @app.route("/v2/")
     def version(self, request: Request) -> bytes:
         """Say that this is a registry."""
-        return _whole(request, _JSON, b"{}")
+        return whole(request, JSON, b"{}")
 
     @app.route("/v2/_catalog")
     async def catalogue(self, request: Request) -> bytes:
         """List the repositories."""
         repositories = await self._registry.catalogue(client_of(request))
         page = _page(request, "/v2/_catalog", repositories)
-        return _whole(request, _JSON, _dump({"repositories": page}))
+        return whole(request, JSON, _dump({"repositories": page}))
 
     @app.route("/v2/<anything:name>/tags/list")
     async def tags(self, request: Request, name: str) -> bytes:
@@ -139,7 +114,7 @@ class Api:
         parsed = self._name(name)
         tags = await self._registry.tags(parsed, client_of(request))
         page = _page(request, f"/v2/{parsed}/tags/list", tags)
-        return _whole(request, _JSON, _dump({"name": str(parsed), "tags": page}))
+        return whole(request, JSON, _dump({"name": str(parsed), "tags": page}))
 
     @app.route("/v2/<anything:name>/referrers/<digest>")
     def referrers(self, request: Request, name: str, digest: str) -> bytes:
@@ -149,122 +124,50 @@ class Api:
         if b"artifactType" in request.args:
             request.setHeader("OCI-Filters-Applied", "artifactType")
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
-        return _whole(request, OCI_INDEX, _dump(index))
+        return whole(request, OCI_INDEX, _dump(index))
 
     @app.route("/v2/<anything:name>/manifests/<reference>")
     async def manifest(self, request: Request, name: str, reference: str) -> bytes:
         """Give a manifest."""
         request.setHeader("Vary", "Accept")
-        accept = _header(request, "accept")
         parsed = self._name(name)
         wanted = parse_reference(reference, self._max_tag_length)
-        if isinstance(wanted, Digest):
-            refusal = self._tombstones.find(wanted)
-            if refusal is not None:
-                return _refuse(request, refusal)
-        asked = _Asked(parsed, wanted, family_of(accept), _hops(request))
-        forms = _accepted(accept)
-        work = self._registry.manifest(parsed, wanted, forms, client_of(request))
-        pending = Pending(self._clock, Deferred.fromCoroutine(work))
-        by_tag = isinstance(wanted, Tag)
-        plan = patience(asked.family, request.method, by_tag, self.limits, asked.hops)
-        hold_seconds = math.inf if plan.hold_seconds is None else plan.hold_seconds
-        if not await pending.within(hold_seconds):
-            if plan.then is Then.EARLY_BODY:
-                return await self._begin_early(request, asked, forms[0], pending, plan)
-            pending.abandon()
-            if plan.then is Then.EARLY_HEAD:
-                return _early(request, forms[0])
-            if plan.then is Then.REDIRECT:
-                return _send_here_again(request, asked.hops + 1)
-        try:
-            answer = self._outcome(pending, asked)
-        except RegistryError as e:
-            return self._refuse_manifest(request, asked, e)
-        if answer.stale is not None:
-            _warn(request, answer.stale)
-        if _is_known(request, answer.manifest.digest):
-            return b""
-        return _whole(request, answer.manifest.media_type, answer.manifest.body)
-
-    def _outcome(self, pending: Pending[Found], asked: _Asked) -> Found:
-        """Give what was waited for, or say that it is not there yet."""
-        if pending.is_there:
-            return pending.result()
-        pending.abandon()
-        image = f"{asked.name}:{asked.reference}"
-        build = None
-        if isinstance(asked.reference, Tag):
-            build = self._registry.waiting_for(asked.name, asked.reference)
-        raise StillBuilding(describe_wait(image, build, self._now()))
-
-    def _refuse_manifest(
-        self, request: Request, asked: _Asked, error: RegistryError
-    ) -> bytes:
-        is_told = asked.family is Family.CONTAINERD and isinstance(asked.reference, Tag)
-        # Signatures that they look for need not be there.
-        if not is_told or isinstance(error, ReferrersUnknown):
-            raise error
-        refusal = describe(error)
-        digest = self._tombstones.lay(refusal)
-        if request.method != b"HEAD":
-            # After a HEAD that said nothing they hash what they read, whatever the
-            # status, and ask for that digest, if it is said to be a manifest; on some
-            # statuses they only ask again. Source: containerd, resolver.go, Resolve.
-            if refusal.status not in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND):
-                refusal = attrs.evolve(refusal, status=HTTPStatus.UNPROCESSABLE_ENTITY)
-            return _refuse(request, refusal, OCI_MANIFEST)
-        _identify(request, digest)
-        return _whole(request, OCI_MANIFEST, refusal.body)
-
-    async def _begin_early(
-        self,
-        request: Request,
-        asked: _Asked,
-        media_type: str,
-        pending: Pending[Found],
-        plan: Patience,
-    ) -> bytes:
-        """Begin an answer before it is known how it goes on."""
-        _early(request, media_type)
-        request.write(b"")
-        end = math.inf
-        if plan.end_seconds is not None and plan.hold_seconds is not None:
-            end = plan.end_seconds - plan.hold_seconds
-        written = await trickle(pending, request.write, plan.space_seconds, end)
-        try:
-            manifest = self._outcome(pending, asked).manifest
-        except RegistryError as e:
-            refusal = describe(e)
-            self._tombstones.lay(refusal, written)
-            return refusal.body
-        if manifest.media_type != media_type or not manifest.body.startswith(written):
-            request.channel.forceAbortClient()
-            return b""
-        return manifest.body[len(written) :]
+        return await self._manifests.give(request, parsed, wanted, self.limits)
 
     @app.route("/v2/<anything:name>/blobs/<digest>")
     async def blob(self, request: Request, name: str, digest: str) -> bytes:
         """Send a blob, or stretches of it."""
-        wanted = parse_digest(digest)
-        blob = await self._registry.blob(self._name(name), wanted, client_of(request))
+        parsed, wanted = self._name(name), parse_digest(digest)
+        work = self._registry.blob(parsed, wanted, client_of(request))
+        opening = Pending(
+            self._clock, Deferred.fromCoroutine(work), lambda blob: blob.file.close()
+        )
         try:
+            if await opening.within(blob_seconds(family_of(header(request, "accept")))):
+                size = opening.result().size
+            else:
+                size = await self._registry.blob_size(parsed, wanted)
             request.setHeader("Accept-Ranges", "bytes")
             request.setHeader("Cache-Control", "public, max-age=31536000, immutable")
-            if _is_known(request, wanted):
+            if is_known(request, wanted):
                 return b""
-            parts = _parts(request, blob, wanted)
+            parts = _parts(request, size, wanted)
             if request.method == b"HEAD":
                 return b""
-            await send(blob.file, parts, request, self._in_thread)
-        except Truncated as e:
+            if not opening.is_there:
+                request.write(b"")
+                await opening.within()
+            await send(opening.result().file, parts, request, self._in_thread)
+        except (Truncated, RegistryError) as e:
+            if not request.startedWriting:
+                raise
             # The length was promised: all that is left is to break the connection.
             _log.error("{digest}: {error}", digest=wanted, error=e)
-            request.channel.forceAbortClient()
+            break_off(request)
         except ClientLeft:
             pass
         finally:
-            blob.file.close()
+            opening.leave()
         return b""
 
     @app.route("/<anything:path>")
@@ -278,23 +181,27 @@ class Api:
 
     @app.handle_errors(RegistryError)  # type: ignore[arg-type]
     def _refused(self, request: Request, failure: Failure) -> bytes:
-        return _refuse(request, describe(cast(RegistryError, failure.value)))
+        error = cast(RegistryError, failure.value)
+        if isinstance(error, ShuttingDown) and self.hands_over:
+            if hops(request) < MOST_REDIRECTS:
+                cast(Any, request.channel).end_soon()
+                return send_here_again(request)
+        return refuse(request, describe(error))
 
     @app.handle_errors(HTTPException)  # type: ignore[arg-type]
     def _misrouted(self, request: Request, failure: Failure) -> bytes:
         error = cast(HTTPException, failure.value)
         status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
-        return _refuse(request, problem(status, "UNSUPPORTED", error.name))
+        return refuse(request, problem(status, "UNSUPPORTED", error.name))
 
     @app.handle_errors(Exception)  # type: ignore[arg-type]
     def _unexpected(self, request: Request, failure: Failure) -> bytes:
         incident = self._new_incident()
         _log.failure("incident {incident}", failure, incident=incident)
         if request.startedWriting:
-            request.channel.forceAbortClient()
-            return b""
+            return break_off(request)
         message = f"the registry failed; its log has more under incident {incident}"
-        return _refuse(
+        return refuse(
             request, problem(HTTPStatus.INTERNAL_SERVER_ERROR, "UNKNOWN", message)
         )
 
@@ -306,7 +213,7 @@ def refuse_method(request: Request) -> bytes:
     """Answer a method that would change something: nothing can be changed here."""
     request.setHeader("Allow", "GET, HEAD")
     message = "this registry is read-only: its images are built from a Nix flake"
-    return _refuse(
+    return refuse(
         request, problem(HTTPStatus.METHOD_NOT_ALLOWED, "UNSUPPORTED", message)
     )
 
@@ -314,98 +221,11 @@ def refuse_method(request: Request) -> bytes:
 def refuse_path(request: Request) -> bytes:
     """Answer a path that is not text."""
     message = "the path is not percent-encoded UTF-8"
-    return _refuse(request, problem(HTTPStatus.BAD_REQUEST, "NAME_INVALID", message))
-
-
-def _refuse(request: Request, refusal: Problem, content_type: str = _JSON) -> bytes:
-    for name in ("ETag", "Docker-Content-Digest", "Cache-Control", "Accept-Ranges"):
-        request.responseHeaders.removeHeader(name)
-    request.setResponseCode(refusal.status, refusal.reason)
-    if refusal.status == HTTPStatus.TOO_MANY_REQUESTS:
-        request.setHeader("Retry-After", str(RETRY_AFTER_SECONDS))
-    return _whole(request, content_type, refusal.body)
-
-
-def _early(request: Request, media_type: str) -> bytes:
-    """Begin to answer with what is known already, which is no digest and no length."""
-    request.setHeader("Content-Type", media_type)
-    # A proxy that collects the answer would keep back what is sent to pass the time.
-    request.setHeader("X-Accel-Buffering", "no")
-    request.setHeader("Cache-Control", "no-store")
-    return b""
-
-
-def _hops(request: Request) -> int:
-    text = request.args.get(_HOP, [b""])[0]
-    return int(text) if text.isdigit() and len(text) < 3 else 0
-
-
-def _send_here_again(request: Request, hop: int) -> bytes:
-    path, _, query = request.uri.partition(b"?")
-    words = [w for w in query.split(b"&") if w and not w.startswith(_HOP + b"=")]
-    words.append(b"%b=%d" % (_HOP, hop))
-    # Two slashes at the begin would name a host.
-    target = b"/" + path.lstrip(b"/") + b"?" + b"&".join(words)
-    request.setResponseCode(HTTPStatus.TEMPORARY_REDIRECT)
-    request.setHeader("Location", target)
-    return _whole(request, "text/plain", b"")
-
-
-def _warn(request: Request, why: str) -> None:
-    """
-    Say that the answer may be out of date.
-
-    Source: RFC 7234, section 5.5; 299 is "Miscellaneous Persistent Warning".
-    """
-    text = _NOT_QUOTABLE.sub(" ", why)[:_MAX_WARNING].strip()
-    warning = f'299 forge-registry "the last image that worked: {text}"'
-    request.setHeader("Warning", warning)
-
-
-def _whole(request: Request, content_type: str, body: bytes) -> bytes:
-    request.setHeader("Content-Type", content_type)
-    request.setHeader("Content-Length", str(len(body)))
-    return body
-
-
-def _identify(request: Request, digest: Digest) -> None:
-    request.setHeader("Docker-Content-Digest", str(digest))
-    request.setHeader("ETag", f'"{digest}"')
-
-
-def _is_known(request: Request, digest: Digest) -> bool:
-    """Say what the answer is; if the client has it already, answer just that."""
-    _identify(request, digest)
-    known = parse_etags(_header(request, "if-none-match"))
-    if not known.contains_weak(str(digest)):
-        return False
-    request.setResponseCode(HTTPStatus.NOT_MODIFIED)
-    return True
-
-
-def _header(request: Request, name: str) -> str | None:
-    """Give a header, the lines of it joined as RFC 9110, section 5.3, has it."""
-    lines = request.requestHeaders.getRawHeaders(name.encode())
-    if lines is None:
-        return None
-    return ", ".join(line.decode("latin-1") for line in lines)
-
-
-def _accepted(accept: str | None) -> list[str]:
-    """
-    Say which forms of a manifest a client reads.
-
-    :returns: those it likes best first, and ours where it does not care.
-    """
-    if accept is None or not accept.strip(", \t"):
-        return list(MANIFESTS)
-    liked = parse_accept_header(accept, MIMEAccept)
-    accepted = [form for form in MANIFESTS if liked.quality(form) > 0]
-    return sorted(accepted, key=lambda form: -liked.quality(form))
+    return refuse(request, problem(HTTPStatus.BAD_REQUEST, "NAME_INVALID", message))
 
 
 def _parts(
-    request: Request, blob: OpenBlob, digest: Digest
+    request: Request, size: int, digest: Digest
 ) -> Sequence[bytes | tuple[int, int]]:
     """
     Set status and headers for the stretches of a blob that are asked for.
@@ -413,25 +233,25 @@ def _parts(
     :returns: what makes up the body.
     Source: RFC 9110, sections 13.1.5, 14 and 15.3.7.
     """
-    header, condition = _header(request, "range"), _header(request, "if-range")
+    ranges, condition = header(request, "range"), header(request, "if-range")
     stretches = None
-    if header is not None and request.method == b"GET":
+    if ranges is not None and request.method == b"GET":
         if condition is None or condition.strip() == f'"{digest}"':
             try:
-                stretches = parse_range(header, blob.size)
+                stretches = parse_range(ranges, size)
             except RangeNotSatisfiable:
-                request.setHeader("Content-Range", f"bytes */{blob.size}")
+                request.setHeader("Content-Range", f"bytes */{size}")
                 raise
     if stretches is None:
         request.setHeader("Content-Type", OCTETS)
-        request.setHeader("Content-Length", str(blob.size))
-        return [(0, blob.size)]
+        request.setHeader("Content-Length", str(size))
+        return [(0, size)]
     request.setResponseCode(HTTPStatus.PARTIAL_CONTENT)
     if len(stretches) == 1:
         (start, stop) = stretches[0]
         request.setHeader("Content-Type", OCTETS)
         request.setHeader("Content-Length", str(stop - start))
-        request.setHeader("Content-Range", f"bytes {start}-{stop - 1}/{blob.size}")
+        request.setHeader("Content-Range", f"bytes {start}-{stop - 1}/{size}")
         return stretches
     # The digest cannot be in the bytes that it is of.
     boundary = digest.encoded
@@ -440,7 +260,7 @@ def _parts(
     for start, stop in stretches:
         head = (
             f"\r\n--{boundary}\r\nContent-Type: {OCTETS}\r\n"
-            f"Content-Range: bytes {start}-{stop - 1}/{blob.size}\r\n\r\n"
+            f"Content-Range: bytes {start}-{stop - 1}/{size}\r\n\r\n"
         ).encode()
         parts += [head, (start, stop)]
         length += len(head) + stop - start

@@ -4,8 +4,8 @@ Keep a client waiting, as long as its kind can bear.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from math import inf
 from typing import Generic, TypeVar
 
 from attrs import define, field
@@ -14,13 +14,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from forgereg.flow.report import Report
-from forgereg.logs import logger
-from forgereg.oci.errors import RegistryError
 from forgereg.oci.manifest import PAD
 
-_log = logger(__name__)
-
 T = TypeVar("T")
+
+
+def _ignore(result: object) -> None:
+    pass
 
 
 @define(eq=False)
@@ -28,22 +28,22 @@ class Pending(Generic[T]):
     """
     A result that is waited for in several stretches.
 
-    Cancelling whoever waits cancels the work.
+    Cancelling whoever waits is leaving.
+
+    :ivar drop: is given the result at the end.
     """
 
     _clock: IReactorTime
     _work: Deferred[T]
+    _drop: Callable[[T], object] = _ignore
     _outcome: list[T | Failure] = field(init=False, factory=list)
     _waiting: Deferred[None] | None = field(init=False, default=None)
-    _is_abandoned: bool = field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
         self._work.addBoth(self._land)
 
     def _land(self, outcome: T | Failure) -> None:
         self._outcome.append(outcome)
-        if self._is_abandoned:
-            self.abandon()
         self._wake()
 
     def _wake(self) -> None:
@@ -51,25 +51,23 @@ class Pending(Generic[T]):
         if waiting is not None:
             waiting.callback(None)
 
-    async def within(self, seconds: float) -> bool:
+    async def within(self, seconds: float = inf) -> bool:
         """
         Wait for the result, but no longer than that; it may still come later.
 
-        :param seconds: may be infinite.
         :returns: whether it, or a failure, is there.
         """
-        if not self._outcome:
+        if not self._outcome and seconds > 0:
             waiting: Deferred[None] = Deferred()
             self._waiting = waiting
             timer = None
-            if seconds != math.inf:
+            if seconds != inf:
                 timer = self._clock.callLater(seconds, self._wake)
             try:
                 await waiting
             except CancelledError:
                 self._waiting = None
-                self._is_abandoned = True
-                self._work.cancel()
+                self.leave()
                 raise
             finally:
                 if timer is not None and timer.active():
@@ -88,13 +86,12 @@ class Pending(Generic[T]):
             outcome.raiseException()
         return outcome
 
-    def abandon(self) -> None:
-        """Wait no more; a failure that is a bug is logged when it comes."""
-        self._is_abandoned = True
+    def leave(self) -> None:
+        """Wait no more: cancel the work, or drop its result."""
+        self._work.cancel()
         for outcome in self._outcome:
-            if isinstance(outcome, Failure):
-                if not outcome.check(RegistryError, CancelledError):
-                    _log.failure("nobody waited any more", outcome)
+            if not isinstance(outcome, Failure):
+                self._drop(outcome)
 
 
 async def trickle(
@@ -110,14 +107,13 @@ async def trickle(
     :returns: what was written.
     """
     written = 0
-    while end_seconds > 0:
-        seconds = min(space_seconds, end_seconds)
-        if await pending.within(seconds):
-            break
-        end_seconds -= seconds
-        if written < len(PAD):
-            write(PAD[:1])
-            written += 1
+    while written < len(PAD) and end_seconds > space_seconds:
+        if await pending.within(space_seconds):
+            return PAD[:written]
+        write(PAD[:1])
+        written += 1
+        end_seconds -= space_seconds
+    await pending.within(end_seconds)
     return PAD[:written]
 
 

@@ -72,14 +72,14 @@ class Patience:
     """
     What one request gets while there is no answer, in seconds since it came.
 
-    :ivar hold_seconds: how long it is kept in silence; None for `Then.HOLD` alone.
-    :ivar end_seconds: when an early body ends with ``StillBuilding``; None for never.
+    :ivar hold_seconds: how long it is kept in silence; infinite for `Then.HOLD` alone.
+    :ivar end_seconds: when an early body ends with ``StillBuilding``.
     :ivar space_seconds: between the spaces of an early body.
     """
 
-    hold_seconds: float | None = None
+    hold_seconds: float = inf
     then: Then = Then.HOLD
-    end_seconds: float | None = None
+    end_seconds: float = inf
     space_seconds: float = SPACE_SECONDS
 
 
@@ -110,7 +110,8 @@ TABLE: Mapping[tuple[Family, bool], _Row] = {
     # 330 s of silence were borne by every one that was tried (docker 20.10 and 26.1,
     # podman 4.3 and 5.4, skopeo, oras, crane); none has a clock for the header. An early
     # answer would not do: oras and crane need digest and length, and podman stores what
-    # it reads. A 307 starts their clocks, and the proxy's, again.
+    # it reads. A 307 starts their clocks, and the proxy's, again. (Docker asks with GET
+    # when HEAD is refused, and so waits twice as long as it may.)
     (Family.OTHER, True): _Row(inf, Then.REDIRECT),
     (Family.OTHER, False): _Row(inf, Then.REDIRECT),
 }
@@ -153,7 +154,18 @@ def patience(
     if hold == inf:
         return Patience()
     if row.then is Then.EARLY_BODY:
-        end = None if left == inf else left
-        return Patience(hold, row.then, end, min(SPACE_SECONDS, proxy))
+        return Patience(hold, row.then, left, min(SPACE_SECONDS, proxy))
     over = left <= silence or (row.then is Then.REDIRECT and hops == MOST_REDIRECTS)
     return Patience(hold, Then.REFUSE if over else row.then)
+
+
+def blob_seconds(family: Family) -> float:
+    """
+    Say how long the header of a blob may be kept back that has to be brought back.
+
+    Its length is known, so that the answer can begin; but once it has, nobody can be told
+    why it does not go on. So only those are answered early whose time is short.
+    """
+    return (
+        TABLE[Family.CONTAINERD, True].silence if family is Family.CONTAINERD else inf
+    )

@@ -69,6 +69,15 @@ class _Channel(http.HTTPChannel):
         if not self.requests:
             self.loseConnection()
 
+    def checkPersistence(  # noqa: N802
+        self, request: http.Request, version: bytes
+    ) -> bool:
+        # Also what had begun to come before, and what comes over a new connection.
+        if super().checkPersistence(request, version) and not self.site.is_draining:
+            return True
+        request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+        return False
+
     def dataReceived(self, data: bytes) -> None:
         if not self._begun:
             self._begun = True
@@ -207,6 +216,7 @@ class RegistrySite(server.Site):
         super().__init__(_Front(api, self.room), requestFactory=_Request)
         self._rooms = rooms or {}
         self.channels: set[_Channel] = set()
+        self.is_draining = False
         self._drained: Deferred[None] | None = None
         self.protocol = _Channel  # type: ignore[assignment, method-assign]
         self.displayTracebacks = False
@@ -226,6 +236,7 @@ class RegistrySite(server.Site):
 
         :returns: fires when all are closed; cancelling it breaks off those that are not.
         """
+        self.is_draining = True
         self._drained = Deferred(lambda _: self._break_off())
         for channel in list(self.channels):
             channel.end_soon()

@@ -95,21 +95,6 @@ def test_known_images(served: Served) -> None:
     assert served.get("/v2/packages/hello/manifests/2.12", ANY_FORM).status == 200
 
 
-def test_the_last_image_that_worked(served: Served) -> None:
-    """Where an operator wants it so, the image before is served in place of it."""
-    served.set(last_known_good="always")
-    manifest = served.pull("packages/hello")
-    served.nix.push()
-    served.clock.advance(300.0)
-    (waiting,) = hold(served, State.EVALUATING)
-    assert cancel(served, 1).state is State.CANCELLED
-    assert result_of(waiting).stale == f"{HELLO} was cancelled"
-    go_on(served)
-    evaluations = served.nix.count("eval")
-    assert served.pull("packages/hello") == manifest
-    assert served.nix.count("eval") == evaluations
-
-
 def test_queued(served: Served) -> None:
     """A build that is cancelled in the queue never begins; the one behind it does."""
     served.set(max_builds=1)

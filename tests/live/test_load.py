@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import io
-import json
-import os
 import socket
 import subprocess
-import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests import daemon
-from tests.daemon import ROOT, Daemon, eventually
+from tests.daemon import Daemon, eventually
+from tests.live.large import large_image
 
 LAYER_BYTES = 200 * 2**20
 MEMORY_BYTES = 150 * 2**20
@@ -30,25 +27,10 @@ def large(
 ) -> Iterator[tuple[Daemon, str]]:
     """A registry whose one image has one large layer, and the layer's digest."""
     tmp = tmp_path_factory.mktemp("large")
-    reference = daemon.flake(ROOT / "tests" / "flakes" / "archives", tmp / "flake")
-    (tmp / "flake" / "archives").mkdir()
-    block = os.urandom(2**20)
-    layer = block * (LAYER_BYTES // len(block))
-    digest = hashlib.sha256(layer).hexdigest()
-    config = json.dumps({"rootfs": {"diff_ids": [f"sha256:{digest}"]}}).encode()
-    manifest = [{"Config": "c.json", "RepoTags": None, "Layers": ["layer.tar"]}]
-    with tarfile.open(tmp / "flake" / "archives" / "large", "w") as archive:
-        for name, content in (
-            ("layer.tar", layer),
-            ("c.json", config),
-            ("manifest.json", json.dumps(manifest).encode()),
-        ):
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
+    reference, digest = large_image(tmp / "flake", LAYER_BYTES)
     with daemon.registry(tmp, reference, "--store", str(store)) as running:
         assert running.ask("/v2/packages/large/manifests/latest").status == 200
-        yield running, f"/v2/packages/large/blobs/sha256:{digest}"
+        yield running, f"/v2/packages/large/blobs/{digest}"
 
 
 def download(running: Daemon, path: str) -> str:

@@ -150,6 +150,32 @@ def test_failure_is_told_in_the_words_of_nix(
         ask(bench)
 
 
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ("syntax error, unexpected end of file", EvaluationFailed),
+        ("undefined variable 'y'", EvaluationFailed),
+        ("flake 'github:a/b' lacks attribute 'outputs'", EvaluationFailed),
+        ("flake 'github:a/b' has an unsupported attribute 'foo'", EvaluationFailed),
+        (
+            "getting status of '/nix/store/x-source/flake.nix': No such file",
+            EvaluationFailed,
+        ),
+        ("expected a set but got an integer (at flake.nix:1:3)", EvaluationFailed),
+        ("getting status of '/srv/flake': No such file", FlakeUnavailable),
+        ("program 'git' failed with exit code 128", FlakeUnavailable),
+        ("unable to download 'https://example.org/x'", FlakeUnavailable),
+    ],
+)
+def test_a_flake_that_is_there_and_makes_no_sense(
+    bench: Bench, said: str, error: type[RegistryError]
+) -> None:
+    """A flake that was fetched, and is broken, is told from one that is away."""
+    bench.scripted.fail("metadata", f"error: {said}")
+    with pytest.raises(error):
+        bench.lock()
+
+
 def test_failed_build_ends_with_its_log(bench: Bench) -> None:
     """Of a build that fails the last ten lines of its log are told, in order."""
     lines = [built(f"line {n}") for n in range(25)]

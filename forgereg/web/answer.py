@@ -1,0 +1,86 @@
+"""
+Write an answer into a request: its headers, and the body that Klein is to send.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from twisted.web.server import Request
+from werkzeug.http import parse_etags
+
+from forgereg.oci.reference import Digest
+from forgereg.web.patience import RETRY_AFTER_SECONDS
+from forgereg.web.problem import Problem
+
+JSON = "application/json"
+
+#: The parameter that counts how often a client was sent to the same place.
+_HOP = b"hop"
+
+
+def header(request: Request, name: str) -> str | None:
+    """Give a header, the lines of it joined as RFC 9110, section 5.3, has it."""
+    lines = request.requestHeaders.getRawHeaders(name.encode())
+    if lines is None:
+        return None
+    return ", ".join(line.decode("latin-1") for line in lines)
+
+
+def whole(request: Request, content_type: str, body: bytes) -> bytes:
+    """Answer with a body whose length is told."""
+    request.setHeader("Content-Type", content_type)
+    request.setHeader("Content-Length", str(len(body)))
+    return body
+
+
+def refuse(request: Request, refusal: Problem, content_type: str = JSON) -> bytes:
+    """Answer with an error, whatever was set for a better end."""
+    for name in ("ETag", "Docker-Content-Digest", "Cache-Control", "Accept-Ranges"):
+        request.responseHeaders.removeHeader(name)
+    request.setResponseCode(refusal.status, refusal.reason)
+    if refusal.status == HTTPStatus.TOO_MANY_REQUESTS:
+        request.setHeader("Retry-After", str(RETRY_AFTER_SECONDS))
+    return whole(request, content_type, refusal.body)
+
+
+def break_off(request: Request) -> bytes:
+    """End an answer so that nobody can take it for whole."""
+    request.channel.forceAbortClient()
+    return b""
+
+
+def identify(request: Request, digest: Digest) -> None:
+    """Say what the answer is."""
+    request.setHeader("Docker-Content-Digest", str(digest))
+    request.setHeader("ETag", f'"{digest}"')
+
+
+def is_known(request: Request, digest: Digest) -> bool:
+    """Say what the answer is; if the client has it already, answer just that."""
+    identify(request, digest)
+    known = parse_etags(header(request, "if-none-match"))
+    if not known.contains_weak(str(digest)):
+        return False
+    request.setResponseCode(HTTPStatus.NOT_MODIFIED)
+    return True
+
+
+def hops(request: Request) -> int:
+    """Say how often a client was sent here again, as it says; nonsense is 0."""
+    # Ours comes last, whatever the client had in its query before.
+    text = request.args.get(_HOP, [b""])[-1]
+    return int(text) if text.isdigit() and len(text) < 10 else 0
+
+
+def send_here_again(request: Request) -> bytes:
+    """Redirect to the same place, one hop further."""
+    _, _, query = request.uri.partition(b"?")
+    words = [w for w in query.split(b"&") if w and not w.startswith(_HOP + b"=")]
+    words.append(b"%b=%d" % (_HOP, hops(request) + 1))
+    request.setResponseCode(HTTPStatus.TEMPORARY_REDIRECT)
+    # Not the uri, which may name a host. All routes begin with a word, so that this does
+    # not begin with two slashes and name one, either.
+    request.setHeader("Location", request.path + b"?" + b"&".join(words))
+    request.setHeader("Cache-Control", "no-store")
+    return whole(request, "text/plain", b"")
