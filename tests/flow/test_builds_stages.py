@@ -20,11 +20,14 @@ from forgereg.nix.progress import Progress
 from forgereg.oci.errors import (
     BuildFailed,
     BuildUnknown,
+    DiskFull,
     EvaluationFailed,
     NameUnknown,
 )
 from forgereg.oci.reference import Name, Tag
+from forgereg.records.builds import BuildRecords
 from tests import doubles
+from tests.conftest import Log
 from tests.flow.stages import (
     HELLO,
     STAGES,
@@ -395,6 +398,19 @@ def test_blobs_that_are_brought_back(served: Served) -> None:
         f"packages/hello@{digests[2]}",
         State.DONE,
     )
+
+
+def test_a_full_disk(served: Served, monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
+    """While builds cannot be written down, they are made and listed all the same."""
+
+    def save(records: BuildRecords, rows: object, gone: object) -> None:
+        raise DiskFull("no room")
+
+    monkeypatch.setattr(BuildRecords, "save", save)
+    served.pull("packages/hello")
+    assert states(served) == [State.DONE]
+    result_of(served.assembly.end())
+    assert "builds are not remembered: no room" in log.text
 
 
 def test_memory(served: Served) -> None:
