@@ -203,6 +203,8 @@ class Assembly:
             settings.max_tag_length,
             machine.new_id,
         )
+        # systemd keeps the socket open while the next process starts.
+        self.api.hands_over = settings.port.startswith("systemd:")
         self.hooks = Hooks(None, self.works.pushed, machine.new_id)
         control = Control(self.works, self.guard.check, client_of, machine.new_id)
         rooms = {

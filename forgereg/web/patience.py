@@ -147,7 +147,7 @@ def patience(
     waited = 0.0
     if row.then is Then.EARLY_BODY:
         waited = silence  # by the HEAD before
-    elif hops and row.then is Then.REDIRECT:
+    elif row.then is Then.REDIRECT and limits.redirect_seconds:
         waited = hops * proxy
     left = max(LEAST_SECONDS, (limits.max_hold_seconds or inf) - waited)
     hold = min(silence, left)

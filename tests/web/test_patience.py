@@ -100,6 +100,10 @@ C, E = Family.CONTAINERD, Family.OTHER
         (E, GET, Limits(30, 50), 0, Patience(30, Then.REFUSE)),
         (C, HEAD, Limits(10, 15), 0, Patience(10, Then.REFUSE)),
         (C, GET, Limits(100, 15), 0, Patience(15, Then.EARLY_BODY, 85, 15)),
+        # Sent here by a registry that has stopped, or went by other settings.
+        (E, GET, Limits(), 3, Patience()),
+        (E, GET, Limits(240), 3, Patience(240, Then.REFUSE)),
+        (C, HEAD, Limits(30, 50), 2, Patience(20, Then.EARLY_HEAD)),
         # What no registry sends.
         (E, GET, Limits(0, 50), -7, Patience(50, Then.REDIRECT)),
         (E, GET, Limits(600, 50), 10**400, Patience(50, Then.REFUSE)),
