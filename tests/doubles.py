@@ -154,14 +154,14 @@ class ScriptedNix:
         self.argvs.append(list(argv))
         self.envs.append(env)
         self.limits.append(timeout_seconds)
-        # What is built is what the flake was when nix began.
-        packages = dict(self.packages)
+        # What is built, or told, is what the flake was when nix began.
+        packages, metadata = dict(self.packages), self._metadata
 
         def end() -> None:
             if timeout_seconds <= 0:
                 ended.callback(Exit(None, timed_out=True))
             else:
-                ended.callback(self._play(list(argv), packages, on_line))
+                ended.callback(self._play(list(argv), packages, metadata, on_line))
 
         def kill(ended: Deferred[Exit]) -> None:
             self.killed.append(list(argv))
@@ -263,6 +263,7 @@ class ScriptedNix:
         self,
         argv: list[str],
         packages: Mapping[str, Package],
+        metadata: Mapping[str, Any],
         on_line: Callable[[bytes], object],
     ) -> Exit:
         verb = _verb(argv)
@@ -278,7 +279,7 @@ class ScriptedNix:
             return Exit(0, "".join(refs).encode())
         if verb == "metadata":
             if argv[-1] == self.flake:
-                return _printed(self._metadata)
+                return _printed(metadata)
             revision = self._fetched(argv[-1])
             if revision is None:
                 on_line(b"error: it cannot be found there")

@@ -144,11 +144,12 @@ class Build(Errand):
         """End it, the nix that it waits for, and the builds that wait for the same."""
         if self.is_cancelled:
             return
-        others = [self._owner, *self._followers]
-        super().cancel()
-        for build in others:
+        self.is_cancelled = True
+        # First, so that none of them begins anew what ends here.
+        for build in (self._owner, *self._followers):
             if build is not None:
                 build.cancel()
+        super().cancel()
 
     @property
     def progress(self) -> Progress:

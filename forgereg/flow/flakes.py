@@ -305,7 +305,6 @@ class Flake:
         known = None if old is None else old.found
         is_off = self._policy.last_known_good == "off"
         spare = None if known is None or is_here(known) or is_off else known
-        # Others wait for it as well, so it is not cancelled with this errand.
         most = errand.timeout_seconds
         mine = errand.beside(most if spare is None else min(most, _LOOK_SECONDS))
         try:

@@ -5,7 +5,7 @@ Builds as they stood when last told of: in memory first, then in the records.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import attrs
@@ -60,10 +60,7 @@ class History:
             try:
                 while self._unsaved:
                     self._leaving, self._unsaved = self._unsaved, {}
-                    reports = self._leaving.items()
-                    rows = [_row(report) for _, report in reports if report]
-                    gone = [id for id, report in reports if report is None]
-                    await self._in_thread(self._records.save, rows, gone)
+                    await self._in_thread(self._write, self._leaving)
             except DiskFull as e:
                 self._keep()
                 _log.warn("builds are not remembered: {error}", error=e)
@@ -71,6 +68,12 @@ class History:
                 self._keep()
                 _log.failure("builds are not remembered")
             self._leaving = {}
+
+    def _write(self, reports: Mapping[str, Report | None]) -> None:
+        """Blocking."""
+        rows = (_row(report) for report in reports.values() if report is not None)
+        gone = [id for id, report in reports.items() if report is None]
+        self._records.save(rows, gone)
 
     def _keep(self) -> None:
         self._unsaved = self._leaving | self._unsaved

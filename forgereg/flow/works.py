@@ -143,7 +143,10 @@ class Works:
 
     async def _have(self, image: str) -> None:
         name, tag = parse_image(image)
+        began_before = self._builds.find((name, tag)) is not None
         await self._registry.warm(name, tag, _PREWARM)
+        if began_before:  # and has maybe looked at the flake before it moved
+            await self._registry.warm(name, tag, _PREWARM)
 
     async def tidy(self) -> None:
         """Forget builds and logs whose time is over."""
