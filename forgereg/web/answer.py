@@ -46,6 +46,8 @@ def refuse(request: Request, refusal: Problem, content_type: str = JSON) -> byte
 
 def break_off(request: Request) -> bytes:
     """End an answer so that nobody can take it for whole."""
+    # What was sent behind it is not to be begun.
+    request.channel.persistent = False
     request.channel.forceAbortClient()
     return b""
 

@@ -467,12 +467,14 @@ def test_stopping(served: Served, headers: Headers) -> None:
 
 
 def test_stopping_amid_an_answer(served: Served) -> None:
-    """An answer that has begun is broken off when the registry stops."""
+    """An answer that has begun is broken off, and no other begun behind it."""
     served.api.hands_over = True
     with begin(served) as client:
         wait(served, 60)
+        client.ask("GET", "/v2/packages/other/manifests/latest")
         stop(served)
         assert client.aborted
+        assert "other" not in str(served.nix.argvs)
         assert client.begun().body == b" "
 
 
