@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterable
 from http.client import HTTPMessage, parse_headers
 from typing import Any
@@ -54,6 +55,8 @@ class Wire(StringTransport):
     half_closed = False
 
     def write(self, data: bytes) -> None:
+        if self.disconnected:
+            return  # as TCP does when the connection was broken off
         super().write(data)
         if self.slow and self.producer is not None:
             self.producer.pauseProducing()
@@ -126,13 +129,16 @@ class Connection:
     _methods: list[str] = field(factory=list)
 
     @classmethod
-    def to(cls, site: Site, host: IAddress | None = None) -> Connection:
+    def to(
+        cls, site: Site, host: IAddress | None = None, address: str = "192.0.2.1"
+    ) -> Connection:
         """
         Connect to a site.
 
         :param host: where the site listens, as its transport tells it.
+        :param address: where the client is.
         """
-        peer = IPv4Address("TCP", "192.0.2.1", 40000)
+        peer = IPv4Address("TCP", address, 40000)
         channel = site.buildProtocol(peer)
         assert isinstance(channel, Protocol)
         # Lenient, as TCP is: a closed connection may be told to resume.
@@ -162,8 +168,16 @@ class Connection:
         self.wire.clear()
         answers = []
         while rest.tell() < len(rest.getvalue()):
-            answers.append(_read(rest, self._methods))
+            answers.append(_read(rest, self._methods, self.closed and not self.aborted))
         return answers
+
+    def begun(self) -> Answer:
+        """Read what has come of an answer in chunks that is not whole yet."""
+        rest = io.BytesIO(self.wire.value())
+        status, reason, headers = _read_head(rest)
+        body, is_whole = _read_chunks(rest, headers)
+        assert not is_whole
+        return Answer(status, reason, headers, body)
 
     def answer(self) -> Answer:
         """Read the one answer that has come."""
@@ -199,27 +213,63 @@ class Connection:
         self._channel.connectionLost(Failure(ConnectionLost()))
 
 
-def _read(rest: io.BytesIO, methods: list[str]) -> Answer:
+def _read(rest: io.BytesIO, methods: list[str], is_over: bool) -> Answer:
+    status, reason, headers = _read_head(rest)
+    if status == 100:
+        return _read(rest, methods, is_over)
+    method = methods.pop(0) if methods else "?"
+    if method == "HEAD" or status in (204, 304):
+        return Answer(status, reason, headers, b"")
+    length = headers["Content-Length"]
+    if length is not None:
+        assert headers["Transfer-Encoding"] is None
+        body = rest.read(int(length))
+        assert len(body) == int(length), "the answer is not whole yet"
+    elif headers["Transfer-Encoding"] is not None:
+        body, is_whole = _read_chunks(rest, headers)
+        assert is_whole, "the answer is not whole yet"
+    else:
+        assert is_over, "only the end of the connection can end this body"
+        body = rest.read()
+    return Answer(status, reason, headers, body)
+
+
+def _read_head(rest: io.BytesIO) -> tuple[int, str, HTTPMessage]:
     line = rest.readline()
     version, status, reason = line.decode("ascii").rstrip("\r\n").split(" ", 2)
     assert version in ("HTTP/1.1", "HTTP/1.0"), line
-    headers = parse_headers(rest)
-    if status == "100":
-        return _read(rest, methods)
-    method = methods.pop(0) if methods else "?"
-    if method == "HEAD" or status in ("204", "304"):
-        return Answer(int(status), reason, headers, b"")
-    length = headers["Content-Length"]
-    assert length is not None, headers.items()
-    body = rest.read(int(length))
-    assert len(body) == int(length), "the answer is not whole yet"
-    return Answer(int(status), reason, headers, body)
+    return int(status), reason, parse_headers(rest)
+
+
+def _read_chunks(rest: io.BytesIO, headers: HTTPMessage) -> tuple[bytes, bool]:
+    """
+    Read a body in chunks: RFC 9112, section 7.1, without extensions and trailers.
+
+    :returns: what has come of it, and whether that is all.
+    """
+    assert headers.get_all("Transfer-Encoding") == ["chunked"]
+    body = b""
+    while line := rest.readline():
+        assert re.fullmatch(rb"[0-9a-fA-F]+\r\n", line), line
+        size = int(line, 16)
+        chunk = rest.read(size)
+        assert len(chunk) == size
+        assert rest.read(2) == b"\r\n"
+        if not size:
+            return body, True
+        body += chunk
+    return body, False
 
 
 def ask(
-    site: Site, method: str, target: str, headers: Headers = (), body: bytes = b""
+    site: Site,
+    method: str,
+    target: str,
+    headers: Headers = (),
+    body: bytes = b"",
+    address: str = "192.0.2.1",
 ) -> Answer:
     """Ask over a connection of its own, and give the answer."""
-    connection = Connection.to(site)
+    connection = Connection.to(site, address=address)
     connection.ask(method, target, headers, body)
     return connection.answer()

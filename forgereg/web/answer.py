@@ -46,6 +46,8 @@ def refuse(request: Request, refusal: Problem, content_type: str = JSON) -> byte
 
 def break_off(request: Request) -> bytes:
     """End an answer so that nobody can take it for whole."""
+    # What was sent behind it is not to be begun.
+    request.channel.persistent = False
     request.channel.forceAbortClient()
     return b""
 
@@ -79,8 +81,8 @@ def send_here_again(request: Request) -> bytes:
     words = [w for w in query.split(b"&") if w and not w.startswith(_HOP + b"=")]
     words.append(b"%b=%d" % (_HOP, hops(request) + 1))
     request.setResponseCode(HTTPStatus.TEMPORARY_REDIRECT)
-    # Not the uri, which may name a host. All routes begin with a word, so that this does
-    # not begin with two slashes and name one, either.
-    request.setHeader("Location", request.path + b"?" + b"&".join(words))
+    # Not the uri, which may name a host; as two slashes at the begin would.
+    path = b"/" + request.path.lstrip(b"/")
+    request.setHeader("Location", path + b"?" + b"&".join(words))
     request.setHeader("Cache-Control", "no-store")
     return whole(request, "text/plain", b"")

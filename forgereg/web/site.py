@@ -237,11 +237,11 @@ class RegistrySite(server.Site):
         :returns: fires when all are closed; cancelling it breaks off those that are not.
         """
         self.is_draining = True
-        self._drained = Deferred(lambda _: self._break_off())
+        drained = self._drained = Deferred(lambda _: self._break_off())
         for channel in list(self.channels):
             channel.end_soon()
         self.tell_drained()
-        return self._drained
+        return drained
 
     def tell_drained(self) -> None:
         """Be told that a connection is closed."""
