@@ -25,6 +25,7 @@ from forgereg.flow.buildlog import BuildLog
 from forgereg.flow.builds import Builds
 from forgereg.flow.failures import Failures
 from forgereg.flow.flakes import Flake
+from forgereg.flow.images import Images
 from forgereg.flow.policy import Policy
 from forgereg.flow.pulls import PullLog
 from forgereg.flow.registry import Registry
@@ -158,13 +159,22 @@ class Assembly:
             machine.in_reader,
         )
         self.pulls = PullLog(pulls.note, in_thread, machine.clock, machine.now)
-        self.registry = Registry(
-            self._flakes(command),
+        images = Images(
             self.builds,
             self.archives,
             self.records,
-            machine.blobs,
+            build_records,
             command,
+            self.policy,
+            in_thread,
+            settings.cache_size,
+        )
+        self.registry = Registry(
+            self._flakes(command),
+            self.builds,
+            images,
+            self.records,
+            machine.blobs,
             self.policy,
             in_thread,
             settings.cache_size,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 
 from attrs import define, evolve, field, frozen
@@ -20,6 +19,7 @@ from forgereg.flow.errand import Errand
 from forgereg.flow.failures import Failures
 from forgereg.flow.families import Wanted
 from forgereg.flow.once import Once
+from forgereg.flow.packages import Package, read_package
 from forgereg.flow.policy import Policy
 from forgereg.flow.report import State
 from forgereg.flow.slots import Slots
@@ -34,7 +34,6 @@ from forgereg.nix.flake import (
     package_query,
 )
 from forgereg.nix.refs import (
-    LATEST,
     Refs,
     at_revision,
     find,
@@ -43,8 +42,8 @@ from forgereg.nix.refs import (
     parse_refs,
     remote_url,
 )
-from forgereg.oci.errors import DiskFull, FlakeUnavailable, NameUnknown
-from forgereg.oci.reference import Tag, is_tag
+from forgereg.oci.errors import DiskFull, FlakeUnavailable
+from forgereg.oci.reference import Tag
 from forgereg.records.records import Records
 
 T = TypeVar("T")
@@ -60,29 +59,6 @@ _LOOK_SECONDS, _RETRY_SECONDS = 60.0, 30.0
 _REFS_SECONDS = 10.0
 #: How many revisions of a flake are known in memory.
 _MOST_REVISIONS = 1000
-
-
-@frozen
-class Package:
-    """
-    What the flake says of a package or application.
-
-    :ivar attribute: its name in the flake, in the flake's own case.
-    :ivar derivation: store path of the ``.drv`` of what is to be built.
-    :ivar version: its own, if it says one.
-    """
-
-    attribute: str
-    derivation: str
-    version: str | None
-
-    @property
-    def tags(self) -> list[str]:
-        """The tags that mean this package, sorted."""
-        tags = {LATEST}
-        if self.version is not None and is_tag(self.version):
-            tags.add(self.version)
-        return sorted(tags)
 
 
 @frozen
@@ -392,41 +368,8 @@ class Flake:
         :raises RegistryError: as `Nix.evaluate`.
         """
         query = package_query(wanted.attribute, wanted.output)
-        match await self._ask(errand, locked, query):
-            case {
-                "status": "ok",
-                "attribute": str(attribute),
-                "derivation": str(derivation),
-                "version": version,
-            }:
-                return Package(attribute, derivation, version)
-            case {"status": "no-package", "names": list(there)}:
-                raise NameUnknown(_no_package(self.shown, wanted, there))
-            case {"status": "ambiguous", "names": list(there)}:
-                raise NameUnknown(
-                    f"the flake {self.shown} has {' and '.join(there)}, which are one"
-                    " name in lower case: rename all but one"
-                )
-            case {"status": "no-output", "has": list(has)}:
-                raise NameUnknown(self._no_output(wanted, has))
-        raise NameUnknown(
-            f"{wanted.attribute}.{wanted.output} in the flake {self.shown} is not"
-            " a derivation"
-        )
-
-    def _no_output(self, wanted: Wanted, has: list[str]) -> str:
-        name = wanted.attribute
-        hint = "set passthru.image to what dockerTools.buildLayeredImage gives"
-        if wanted.output == "containers":
-            hint = "set passthru.containers to a directory of docker-archives"
-        if "containers" in has:
-            hint = f"it is an application: pull {self.path}applications/{name}/<image>"
-        if "image" in has:
-            hint = f"it is a package: pull {self.path}packages/{name}"
-        return (
-            f"{name!r} in the flake {self.shown} has no attribute"
-            f" {wanted.output!r}; {hint}"
-        )
+        answer = await self._ask(errand, locked, query)
+        return read_package(answer, wanted, self.shown, self.path)
 
     async def listed(self, errand: Errand, locked: str) -> list[dict[str, Any]]:
         """
@@ -466,11 +409,3 @@ class Flake:
         return await errand.share(
             lambda: self._questions.do(key, lambda: self._failures.mind(key, ask))
         )
-
-
-def _no_package(flake: str, wanted: Wanted, there: list[str]) -> str:
-    kind = "application" if wanted.output == "containers" else "package"
-    shown = {n.lower(): n for n in there if not n.startswith("_")}
-    near = get_close_matches(wanted.attribute, shown, n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"the flake {flake} has no {kind} {wanted.attribute!r}{hint}"

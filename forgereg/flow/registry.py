@@ -16,36 +16,29 @@ from attrs import define, field, frozen
 from cachetools import LRUCache
 from twisted.internet.defer import Deferred
 
-from forgereg.archive.layout import choose
 from forgereg.blobs.store import BlobStore
-from forgereg.flow.archives import Archives
 from forgereg.flow.build import Build
 from forgereg.flow.builds import Builds
 from forgereg.flow.errand import Errand
 from forgereg.flow.families import Wanted, image_name, parse_wanted
-from forgereg.flow.flakes import Flake, Located, Package
+from forgereg.flow.flakes import Flake
+from forgereg.flow.images import Forms, Images, Wish
 from forgereg.flow.policy import Policy
 from forgereg.flow.report import Report
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
-from forgereg.nix.flake import Command, is_pure
-from forgereg.nix.refs import LATEST, is_revision
 from forgereg.oci.errors import (
     ArchiveInvalid,
     BlobUnknown,
-    BuildCancelled,
-    BuildTimedOut,
-    EvaluationFailed,
     FlakeUnavailable,
     ManifestUnknown,
     NameUnknown,
     ReferrersUnknown,
     RegistryError,
 )
-from forgereg.oci.manifest import Manifest, write_manifests
+from forgereg.oci.manifest import Manifest
 from forgereg.oci.media import MANIFESTS
 from forgereg.oci.reference import Digest, Name, Tag, is_name
-from forgereg.records.builds import BuildRecords
 from forgereg.records.records import Records, Source
 
 _log = logger(__name__)
@@ -80,34 +73,6 @@ class Found:
     stale: str | None = None
 
 
-@frozen
-class _Forms:
-    """The forms of one manifest, the preferred one first."""
-
-    forms: tuple[Manifest, ...]
-    stale: str | None = None
-
-
-#: What is wrong with the flake as configured where a git ref may be fine.
-_PERHAPS_IN_GIT = (
-    BuildTimedOut,
-    EvaluationFailed,
-    FlakeUnavailable,
-    ManifestUnknown,
-    NameUnknown,
-)
-
-
-def _way(now: Located | None, located: Located) -> str:
-    """
-    Name all that led to what a tag means in git.
-
-    :param now: the flake as configured, which has no version of that name; None for a
-        revision, which needs no such thing.
-    """
-    return f"{now.locked if now else ''} {located.locked}"
-
-
 def _ignore(name: Name, digest: Digest, tag: Tag | None) -> None:
     pass
 
@@ -124,27 +89,17 @@ class Registry:
 
     flakes: Sequence[Flake]
     builds: Builds
-    _archives: Archives
+    _images: Images
     _records: Records
     _blobs: BlobStore
-    _command: Command
     _policy: Policy
     _in_thread: InThread
     _cache_size: int
     _pulled: Callable[[Name, Digest, Tag | None], None] = _ignore
-    _builds_known: BuildRecords = field(init=False)
-    #: locked flake refs that led there, name, tag → manifests, the preferred form first
-    _tagged: LRUCache[tuple[str, Name, Tag], tuple[Manifest, ...]] = field(init=False)
     _manifests: LRUCache[tuple[Name, Digest], Manifest] = field(init=False)
-    _good: LRUCache[tuple[Name, Tag], str] = field(init=False)
-    #: how often something was forgotten
-    _forgotten: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
-        self._builds_known = BuildRecords(self._records.engine)
-        self._tagged = LRUCache(self._cache_size)
         self._manifests = LRUCache(self._cache_size)
-        self._good = LRUCache(self._cache_size)
 
     def _find(self, name: Name) -> tuple[Flake, Wanted]:
         """
@@ -181,7 +136,7 @@ class Registry:
             self._pulled(name, reference, None)
             return Found(found)
         tagged = await self._by_tag(name, reference, client)
-        forms = {form.media_type: form for form in tagged.forms}
+        forms = {form.media_type: form for form in tagged.manifests}
         for media_type in accepted:
             if media_type in forms:
                 self._pulled(name, forms[media_type].digest, reference)
@@ -200,46 +155,25 @@ class Registry:
         self._manifests[name, digest] = known
         return known
 
-    async def _by_tag(self, name: Name, tag: Tag, client: str) -> _Forms:
-        flake, wanted = self._find(name)
+    async def _by_tag(self, name: Name, tag: Tag, client: str) -> Forms:
+        wish = Wish(name, tag, *self._find(name))
         if _REFERRERS_TAG.fullmatch(tag.text):
             raise ReferrersUnknown(f"{name} has no signatures or other referrers")
-        known = self._known(flake, name, tag)
-        if known is not None:
-            return known
-        return await self._pull(flake, wanted, name, tag, client)[1]
-
-    def _known(self, flake: Flake, name: Name, tag: Tag) -> _Forms | None:
-        """Give what is known without asking anyone."""
-        now = None
-        if not is_revision(tag.text):
-            now = flake.locked_now()
-            if now is None:
-                return None
-            forms = self._tagged.get((now.locked, name, tag))
-            if forms is not None:
-                return _Forms(forms, now.stale)
-        located = flake.located_now(tag)
-        if located is None:
-            return None
-        forms = self._tagged.get((_way(now, located), name, tag))
-        return None if forms is None else _Forms(forms, located.stale)
+        forms = self._images.known(wish)
+        if forms is None:
+            forms = await self._pull(wish, client)[1]
+            for manifest in forms.manifests:
+                self._manifests[name, manifest.digest] = manifest
+        return forms
 
     def _pull(
-        self,
-        flake: Flake,
-        wanted: Wanted,
-        name: Name,
-        tag: Tag,
-        client: str,
-        *,
-        is_wanted: bool = False,
-    ) -> tuple[Build, Deferred[_Forms]]:
+        self, wish: Wish, client: str, *, is_wanted: bool = False
+    ) -> tuple[Build, Deferred[Forms]]:
         return self.builds.pull(
-            (name, tag),
-            f"{name}:{tag}",
+            (wish.name, wish.tag),
+            str(wish),
             client,
-            lambda build: self._prepare(build, flake, wanted, name, tag),
+            lambda build: self._images.prepare(build, wish),
             is_wanted=is_wanted,
         )
 
@@ -249,8 +183,8 @@ class Registry:
 
         :raises NameUnknown: it is of no family that is served here.
         """
-        flake, wanted = self._find(name)
-        build, done = self._pull(flake, wanted, name, tag, client, is_wanted=True)
+        wish = Wish(name, tag, *self._find(name))
+        build, done = self._pull(wish, client, is_wanted=True)
         done.addErrback(lambda failure: failure.trap(RegistryError) and None)
         return build.report()
 
@@ -271,174 +205,13 @@ class Registry:
 
     def forget(self) -> None:
         """Look again into the records: something was forgotten there."""
-        self._forgotten += 1
-        for memory in (self._tagged, self._manifests, self._good):
-            memory.clear()
+        self._images.forget()
+        self._manifests.clear()
 
     def waiting_for(self, name: Name, tag: Tag) -> Report | None:
         """Tell of the build that those wait for who ask for a tag."""
         build = self.builds.find((name, tag))
         return None if build is None or build.state is None else build.report()
-
-    async def _prepare(
-        self, build: Build, flake: Flake, wanted: Wanted, name: Name, tag: Tag
-    ) -> _Forms:
-        forgotten = self._forgotten
-        try:
-            found = await self._resolve(build, flake, wanted, name, tag)
-        except RegistryError as e:
-            good = await self._last_good(name, tag, e)
-            if not good:
-                raise
-            _log.warn(
-                "{name}:{tag} goes on meaning the last image that worked: {error}",
-                name=name,
-                tag=tag,
-                error=e,
-            )
-            build.failed = e
-            return _Forms(good, e.detail)
-        for form in found.forms:
-            self._manifests[name, form.digest] = form
-        if forgotten != self._forgotten:
-            self.forget()  # it may have been this image
-        return found
-
-    async def _last_good(
-        self, name: Name, tag: Tag, error: RegistryError
-    ) -> tuple[Manifest, ...]:
-        if not self._policy.goes_on(error):
-            return ()
-        derivation = await self._in_thread(self._builds_known.last_good, name, tag)
-        if derivation is None:
-            return ()
-        return await self._in_thread(self._records.tagged, name, derivation, tag)
-
-    async def _resolve(
-        self, build: Build, flake: Flake, wanted: Wanted, name: Name, tag: Tag
-    ) -> _Forms:
-        """Go from a tag to its image: first the flake as configured, then git's refs."""
-        configured: RegistryError | None = None
-        now: Located | None = None
-        if not is_revision(tag.text):
-            try:
-                return await self._configured(build, flake, wanted, name, tag)
-            except _PERHAPS_IN_GIT as e:
-                if tag.text == LATEST or not flake.patterns:
-                    raise
-                configured = e
-            now = flake.locked_now()
-        try:
-            located = await flake.locate(build, tag)
-        except RegistryError as e:
-            raise e from configured
-        if located is None:
-            raise configured or ManifestUnknown(
-                f"{name} has no tag {tag.text!r}: no pattern lets revisions of"
-                f" {flake.shown} be pulled"
-            )
-        locked = located.locked
-        package = await self._package(build, flake, locked, wanted)
-        forms = await self._built(
-            build, flake, locked, name, tag, wanted, package, [tag.text]
-        )
-        self._tagged[_way(now, located), name, tag] = forms
-        return _Forms(forms, located.stale)
-
-    async def _configured(
-        self, build: Build, flake: Flake, wanted: Wanted, name: Name, tag: Tag
-    ) -> _Forms:
-        located = await flake.lock(build)
-        locked = located.locked
-        try:
-            forms = await self._locked(build, flake, locked, name, tag, wanted)
-        except BuildCancelled:
-            raise
-        except RegistryError as first:
-            # Whoever has just changed the flake on this machine wants it as it is now.
-            try:
-                moved = await flake.moved(build, locked)
-            except RegistryError as second:
-                # What was not there may be in what cannot be read.
-                if isinstance(first, NameUnknown | ManifestUnknown):
-                    raise second from first
-                raise first from second
-            if moved is None:
-                raise first
-            locked = moved
-            forms = await self._locked(build, flake, locked, name, tag, wanted)
-        if is_pure(locked):
-            self._tagged[locked, name, tag] = forms
-        return _Forms(forms, located.stale)
-
-    async def _package(
-        self, build: Build, flake: Flake, locked: str, wanted: Wanted
-    ) -> Package:
-        build.locked = flake.hide(locked)
-        return await flake.package(build, locked, wanted)
-
-    async def _locked(
-        self,
-        build: Build,
-        flake: Flake,
-        locked: str,
-        name: Name,
-        tag: Tag,
-        wanted: Wanted,
-    ) -> tuple[Manifest, ...]:
-        package = await self._package(build, flake, locked, wanted)
-        if tag.text not in package.tags:
-            raise ManifestUnknown(
-                f"{name} has no tag {tag.text!r}; it has: {', '.join(package.tags)}"
-            )
-        return await self._built(
-            build, flake, locked, name, tag, wanted, package, package.tags
-        )
-
-    async def _built(
-        self,
-        build: Build,
-        flake: Flake,
-        locked: str,
-        name: Name,
-        tag: Tag,
-        wanted: Wanted,
-        package: Package,
-        tags: Sequence[str],
-    ) -> tuple[Manifest, ...]:
-        """
-        Give an image's manifests, building it if it is not there.
-
-        :param tags: all that lead to it: an archive is not read again for another one.
-        """
-        derivation = package.derivation
-        forms = await self._in_thread(self._records.tagged, name, derivation, tag)
-        if not forms:
-            attribute = self._command.installable(package.attribute, wanted.output)
-            output = await self._realise(build, flake, locked, attribute, derivation)
-            archive = await self._archives.find(build, output, wanted)
-            packed = await self._archives.read_built(build, archive)
-            source = Source(locked, attribute, derivation, archive)
-            for text in tags:
-                image = choose(packed, name, Tag(text))
-                written = write_manifests(image)
-                remember = self._records.remember_image
-                await self._in_thread(remember, name, Tag(text), source, image, written)
-                if text == tag.text:
-                    forms = written
-        if self._good.get((name, tag)) != derivation:
-            self._good[name, tag] = derivation
-            await flake.note(self._builds_known.remember_good, name, tag, derivation)
-        return forms
-
-    async def _realise(
-        self, build: Build, flake: Flake, locked: str, attribute: str, derivation: str
-    ) -> str:
-        return await self.builds.realise(
-            build,
-            derivation,
-            lambda: flake.build(build, locked, attribute, derivation),
-        )
 
     async def blob(self, name: Name, digest: Digest, client: str = "") -> OpenBlob:
         """
@@ -450,16 +223,19 @@ class Registry:
         size, source, file = await self._in_thread(self._open, name, digest)
         if file is None:
             _log.info("{name}: blob {digest} is gone", name=name, digest=digest)
-            key = (name, source.archive)
-            work = self._read_again
-            image = f"{name}@{digest}"
-            await self.builds.pull(key, image, client, lambda b: work(b, name, source))[
-                1
-            ]
+            flake = self._find(name)[0]
+            read_again = self._images.read_again
+            _, done = self.builds.pull(
+                (name, source.archive),
+                f"{name}@{digest}",
+                client,
+                lambda build: read_again(build, flake, source),
+            )
+            await done
             file = await self._in_thread(self._blobs.open, digest, size)
         if file is None:
             # It is built differently each time: let the tags mean what it is now.
-            self._tagged.clear()
+            self.forget()
             await self._in_thread(self._records.forget_tags, source.derivation)
             raise ArchiveInvalid(
                 f"{source.archive} was built anew and no longer holds {digest};"
@@ -486,26 +262,6 @@ class Registry:
         """Look a blob up and open it. Blocking."""
         size, source = self._find_blob(name, digest)
         return size, source, self._blobs.open(digest, size)
-
-    async def _read_again(self, build: Build, name: Name, source: Source) -> None:
-        """Bring back the blobs of an archive that was read before."""
-        try:
-            await self._archives.read(build, source.archive)
-            return
-        except FileNotFoundError:
-            _log.info("{image}: its archive is gone; building", image=build.image)
-        flake, _ = self._find(name)
-        build.locked = flake.hide(source.locked)
-        await self._realise(
-            build, flake, source.locked, source.attribute, source.derivation
-        )
-        try:
-            await self._archives.read(build, source.archive)
-        except FileNotFoundError as e:
-            raise ArchiveInvalid(
-                f"{source.archive} is gone, and {source.attribute} is built as"
-                " something else by now: pull it by tag"
-            ) from e
 
     def errand(self, what: str, client: str = "") -> Errand:
         """Begin to ask about something that is not built."""

@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from forgereg.blobs.store import BlobStore
-from forgereg.flow.flakes import Package
+from forgereg.flow.packages import Package
 from forgereg.flow.registry import Found
 from forgereg.nix.process import Exit
 from forgereg.oci.errors import (
