@@ -199,6 +199,7 @@ class Assembly:
             build_records,
             logs,
             pulls,
+            self.pulls,
             self.sweeper,
             self.policy,
             machine.now,

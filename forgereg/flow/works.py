@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from forgereg.flow.builds import Builds
 from forgereg.flow.failures import Failures
 from forgereg.flow.policy import Policy
+from forgereg.flow.pulls import PullLog
 from forgereg.flow.push import Push, repository_of_flake
 from forgereg.flow.registry import Registry
 from forgereg.flow.report import Report, SweepReport
@@ -48,6 +49,7 @@ class Works:
     _records: BuildRecords
     _logs: BuildLogs
     _pulls: Pulls
+    _pull_log: PullLog
     _sweeper: Sweeper
     _policy: Policy
     _now: Callable[[], float]
@@ -124,6 +126,7 @@ class Works:
             flake.expire()
             _log.info("somebody has pushed to {flake}", flake=flake.shown)
         if flakes:
+            await self._pull_log.flush()
             lately = await self._in_thread(
                 self._pulls.pulled_since, self._now() - _LATELY_SECONDS
             )

@@ -282,6 +282,18 @@ def test_push(hooked: Served) -> None:
     assert reports(hooked)[-1].asked_by == ("prewarm",)
 
 
+def test_push_right_after_a_pull(hooked: Served) -> None:
+    """What was pulled a moment before a push is built after it, too."""
+    add(hooked, "bye")
+    hooked.pull("packages/bye")
+    push(hooked)
+    hook(hooked, "https://github.com/acme/forge.git")
+    counts = hooked.nix.counts
+    assert counts == (2, 4, 3)
+    hooked.pull("packages/bye")
+    assert hooked.nix.counts == counts
+
+
 def test_push_to_something_else(hooked: Served) -> None:
     """A push to a repository that is not served changes nothing."""
     push(hooked)
