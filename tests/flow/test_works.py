@@ -16,10 +16,12 @@ from forgereg.flow.works import parse_image
 from forgereg.oci.errors import (
     BuildFailed,
     BuildUnknown,
+    DiskFull,
     NameUnknown,
     RequestInvalid,
 )
 from forgereg.oci.reference import Name, Tag
+from forgereg.records.builds import BuildRecords
 from tests.archives import Recipe, layer
 from tests.client import Answer, ask
 from tests.conftest import Log
@@ -204,6 +206,23 @@ def test_tidy(lasting: Served) -> None:
     result_of(lasting.assembly.works.tidy())
     assert reports(lasting) == []
     assert files_below(lasting.state / "logs") == 0
+
+
+def test_tidying_a_full_disk(
+    lasting: Served, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    """A disk that is too full to forget a build is swept all the same."""
+
+    def forget(*_: object) -> None:
+        raise DiskFull("no room")
+
+    monkeypatch.setattr(BuildRecords, "forget_before", forget)
+    lasting.set(sweep_days=1.0)
+    start(lasting)
+    lasting.pull("packages/hello")
+    lasting.clock.pump([3600.0] * 26)
+    assert "not tidied up: no room" in log.text
+    assert files_below(lasting.state / "blobs") == 0
 
 
 def test_prewarmed_at_start(served: Served) -> None:
