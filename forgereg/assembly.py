@@ -8,9 +8,10 @@ are played.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import attrs
 from attrs import define, field, frozen
@@ -199,6 +200,7 @@ class Assembly:
             build_records,
             logs,
             pulls,
+            self.pulls,
             self.sweeper,
             self.policy,
             machine.now,
@@ -332,14 +334,10 @@ class Assembly:
         self._timers["tidy"] = self.machine.clock.callLater(_TIDY_SECONDS, self._tidy)
 
     async def _tidy_now(self) -> None:
-        try:
-            await self.works.tidy()
-            if self.settings.sweep_bytes or self.settings.sweep_days:
-                await self.works.sweep(dry_run=False)
-        except RegistryError as e:
-            _log.warn("not tidied up: {error}", error=e)
-        except Exception:
-            _log.failure("not tidied up")
+        # First what makes room: on a full disk, builds cannot even be forgotten.
+        if self.settings.sweep_bytes or self.settings.sweep_days:
+            await _attempt(self.works.sweep(dry_run=False))
+        await _attempt(self.works.tidy())
 
     def stop(self) -> None:
         """Begin nothing from now on, and give up what is being read."""
@@ -352,6 +350,15 @@ class Assembly:
         """Write down what is to be remembered, once nothing runs any more."""
         await self.builds.stop()
         await self.pulls.flush()
+
+
+async def _attempt(tidying: Coroutine[Any, Any, object]) -> None:
+    try:
+        await tidying
+    except RegistryError as e:
+        _log.warn("not tidied up: {error}", error=e)
+    except Exception:
+        _log.failure("not tidied up")
 
 
 def open_records(state: Path) -> Records:

@@ -223,7 +223,6 @@ class _Running(Service):
     _records: Records = field(init=False)
     _assembly: Assembly = field(init=False)
     _in_thread: InThread = field(init=False)
-    _begun: Deferred[None] = field(init=False)
     _port: IListeningPort | None = field(init=False, default=None)
     _draining: Deferred[None] | None = field(init=False, default=None)
 
@@ -294,7 +293,7 @@ class _Running(Service):
     def startService(self) -> None:
         super().startService()
         self._reactor.callWhenRunning(self._heed)
-        self._begun = Deferred.fromCoroutine(self._assembly.begin())
+        Deferred.fromCoroutine(self._assembly.begin())
 
     def _heed(self) -> None:
         """Listen to signals: what Twisted does not know, or takes for an error."""

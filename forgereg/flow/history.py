@@ -85,7 +85,11 @@ class History:
         over = [state.value for state in State if state.is_over]
         why = "the registry ended while it was built; pull again"
         state = State.INTERRUPTED.value
-        count = await self._in_thread(self._records.interrupt, over, state, why)
+        try:
+            count = await self._in_thread(self._records.interrupt, over, state, why)
+        except DiskFull as e:
+            _log.warn("interrupted builds are not marked: {error}", error=e)
+            return
         if count:
             _log.warn("{count} builds were interrupted", count=count)
 

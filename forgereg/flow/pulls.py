@@ -65,13 +65,12 @@ class PullLog:
 
     def flush(self) -> Deferred[None]:
         """
-        Write down what was gathered until now, for the last time: at the stop.
+        Write down what was gathered until now.
 
         :returns: fires when it is written, or cannot be; cancelling it is leaving.
         """
         flushed: Deferred[None] = Deferred()
-        written = Deferred.fromCoroutine(self._write())
-        written.addCallback(lambda _: self._rest()).chainDeferred(flushed)
+        Deferred.fromCoroutine(self._write()).chainDeferred(flushed)
         return flushed
 
     async def _write(self) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import urlsplit
 
 from attrs import frozen
 
+from forgereg.nix.refs import remote_url
 from forgereg.oci.errors import RequestInvalid
 
 #: Where a repository is, as each forge names it; in ``repository`` or, with GitLab,
@@ -24,7 +25,6 @@ _ADDRESSES = (
 _REVISION = re.compile(r"(?!0+\Z)(?:[0-9a-f]{40}|[0-9a-f]{64})")
 _SCP = re.compile(r"(?:[^/@:]+@)?([^/@:]+):(?!//)(.+)")
 _PORTS = {"https": 443, "http": 80, "ssh": 22, "git": 9418}
-_FORGES = {"github": "github.com", "gitlab": "gitlab.com", "sourcehut": "git.sr.ht"}
 #: Of an address or a ref, in characters.
 _LONGEST = 1000
 
@@ -81,16 +81,9 @@ def repository_of_flake(flake: str) -> str | None:
     Say in which repository a flake is, as `repository_of` does.
 
     :param flake: a flake ref.
-    Source: nix manual, "nix flake", Flake reference types.
+    :returns: None where it is in none, or in one of this machine.
     """
-    kind, _, rest = flake.partition(":")
-    if kind not in _FORGES:
-        return _of_url(flake.removeprefix("git+"))
-    path, _, query = rest.partition("?")
-    host = parse_qs(query).get("host", [_FORGES[kind]])[0]
-    owner, _, repository = path.partition("/")
-    # After the repository there may be a ref; a group in a group has its slash encoded.
-    return _of_url(f"https://{host}/{unquote(owner)}/{repository.partition('/')[0]}")
+    return _of_url(remote_url(flake) or "")
 
 
 def _of_url(address: str) -> str | None:

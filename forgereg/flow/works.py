@@ -13,13 +13,13 @@ from twisted.python.failure import Failure
 from forgereg.flow.builds import Builds
 from forgereg.flow.failures import Failures
 from forgereg.flow.policy import Policy
-from forgereg.flow.push import Push
+from forgereg.flow.pulls import PullLog
+from forgereg.flow.push import Push, repository_of_flake
 from forgereg.flow.registry import Registry
 from forgereg.flow.report import Report, SweepReport
 from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
-from forgereg.nix.refs import repository
 from forgereg.oci.errors import RegistryError, RequestInvalid
 from forgereg.oci.reference import Digest, Name, Tag, parse_name, parse_reference
 from forgereg.records.buildlogs import BuildLogs
@@ -49,6 +49,7 @@ class Works:
     _records: BuildRecords
     _logs: BuildLogs
     _pulls: Pulls
+    _pull_log: PullLog
     _sweeper: Sweeper
     _policy: Policy
     _now: Callable[[], float]
@@ -116,11 +117,16 @@ class Works:
 
         :returns: these flakes, by the prefix of their names.
         """
-        flakes = [f for f in self._registry.flakes if _is_about(push, f.ref)]
+        flakes = [
+            flake
+            for flake in self._registry.flakes
+            if repository_of_flake(flake.ref) in push.repositories
+        ]
         for flake in flakes:
             flake.expire()
             _log.info("somebody has pushed to {flake}", flake=flake.shown)
         if flakes:
+            await self._pull_log.flush()
             lately = await self._in_thread(
                 self._pulls.pulled_since, self._now() - _LATELY_SECONDS
             )
@@ -170,10 +176,6 @@ def parse_image(text: str) -> tuple[Name, Tag]:
         return parse_name(name), reference
     except RegistryError as e:
         raise RequestInvalid(f"{text[:300]!r} is not an image: {e.detail}") from e
-
-
-def _is_about(push: Push, flake: str) -> bool:
-    return repository(flake) in push.repositories
 
 
 def _tell(failure: Failure, image: str) -> None:

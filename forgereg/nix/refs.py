@@ -140,20 +140,6 @@ def at_revision(flake: str, revision: str, ref: str | None) -> str:
     return "?".join([place, "&".join(query)]) if query else place
 
 
-def repository(flake: str) -> str | None:
-    """
-    Name the repository of a flake as a webhook may name it.
-
-    :returns: such as ``github.com/owner/repo``, in lower case; None where there is no
-        repository, or it is on this machine.
-    """
-    parts = urlsplit(remote_url(flake) or "")
-    if not parts.hostname:
-        return None
-    path = unquote(parts.path).strip("/").lower().removesuffix(".git")
-    return f"{parts.hostname}/{path}"
-
-
 def origin(flake: str) -> str | None:
     """
     Say where a flake is fetched over HTTP, and where a token may be shown.

@@ -8,15 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, inspect
 from sqlalchemy.dialects.sqlite import Insert, insert
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from forgereg.oci.errors import DiskFull
 from forgereg.records.schema import metadata
 
 #: How SQLite says that the disk is full: with a page in hand, and without.
 _NO_ROOM = ("is full", "disk I/O error")
+#: Of the tables; another one whenever they change.
+VERSION = 1
+
+
+class VersionUnknown(SQLAlchemyError):
+    """The tables are those of another version of the registry."""
 
 
 def open_engine(url: str | URL) -> Engine:
@@ -24,19 +30,43 @@ def open_engine(url: str | URL) -> Engine:
     Open a database, making what tables it lacks.
 
     :param url: as SQLAlchemy reads it.
-    :raises sqlalchemy.exc.SQLAlchemyError: it cannot be opened or is damaged.
+    :raises sqlalchemy.exc.SQLAlchemyError: it cannot be opened, is damaged, or was
+        made by another version.
     """
     engine = create_engine(url)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _tune_sqlite)
-    metadata.create_all(engine)
+    event.listen(engine, "connect", _tune_sqlite)
+    try:
+        with engine.begin() as connection:
+            _prepare(connection)
+    except SQLAlchemyError:
+        engine.dispose()
+        raise
     return engine
+
+
+def _prepare(connection: Connection) -> None:
+    found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    # Before there were versions, there were tables.
+    if found != VERSION and (found or inspect(connection).get_table_names()):
+        raise VersionUnknown(
+            f"they were written by another version of the registry (tables of version"
+            f" {found} rather than {VERSION}); move registry.sqlite away, and it begins"
+            " anew"
+        )
+    metadata.create_all(connection)
+    connection.exec_driver_sql(f"PRAGMA user_version = {VERSION}")
 
 
 def _tune_sqlite(connection: Any, _record: object) -> None:
     # A reader never waits for the writer, and a killed process loses nothing that
     # was committed. Source: SQLite, "Write-Ahead Logging".
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+    for pragma in (
+        # First, as what follows may have to wait; of writers, in milliseconds.
+        "busy_timeout=60000",
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        "foreign_keys=ON",
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 

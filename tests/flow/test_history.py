@@ -194,6 +194,13 @@ def test_the_stop_with_a_full_disk(disk: Disk, log: Log) -> None:
     assert log.text.count("no room") == 2
 
 
+def test_interrupted_and_the_disk_is_full(disk: Disk, log: Log) -> None:
+    """A registry starts on a full disk, though it cannot say what was interrupted."""
+    disk.error = DiskFull("no room")
+    result_of(disk.history.interrupt())
+    assert "no room" in log.text
+
+
 def test_interrupted(disk: Disk, log: Log) -> None:
     """What was under way when the registry ended is interrupted; what was over is not."""
     disk.history.note(FIRST)

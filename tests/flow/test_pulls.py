@@ -139,8 +139,10 @@ def test_flush_waits_for_a_write_under_way(a: Fixture) -> None:
 
 
 def test_flush_on_a_full_disk(a: Fixture) -> None:
-    """A full disk does not keep the registry from stopping."""
+    """A full disk does not keep the registry from stopping, nor forgets a pull."""
     a.notes.error = DiskFull("full")
-    a.pull()
+    pull = a.pull()
     result_of(a.log.flush())
-    assert a.clock.getDelayedCalls() == []
+    a.notes.error = None
+    a.clock.advance(10.0)
+    assert a.notes.batches == [[pull]]

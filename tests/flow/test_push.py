@@ -184,6 +184,8 @@ def test_any_address(address: str) -> None:
         ("git+https://forge.example/acme/x?ref=main", "forge.example/acme/x"),
         ("git+https://forge.example/acme/x.git", "forge.example/acme/x"),
         ("git+ssh://git@forge.example/acme/x.git", "forge.example/acme/x"),
+        ("git+https://me:secret@Forge.Example:8443/x", "forge.example:8443/x"),
+        ("git+ssh://git@forge.example:2222/x.git/", "forge.example:2222/x"),
         ("path:/srv/forge", None),
         ("/srv/forge", None),
         ("nixpkgs", None),

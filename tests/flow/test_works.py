@@ -16,10 +16,12 @@ from forgereg.flow.works import parse_image
 from forgereg.oci.errors import (
     BuildFailed,
     BuildUnknown,
+    DiskFull,
     NameUnknown,
     RequestInvalid,
 )
 from forgereg.oci.reference import Name, Tag
+from forgereg.records.builds import BuildRecords
 from tests.archives import Recipe, layer
 from tests.client import Answer, ask
 from tests.conftest import Log
@@ -206,6 +208,23 @@ def test_tidy(lasting: Served) -> None:
     assert files_below(lasting.state / "logs") == 0
 
 
+def test_tidying_a_full_disk(
+    lasting: Served, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    """A disk that is too full to forget a build is swept all the same."""
+
+    def forget(*_: object) -> None:
+        raise DiskFull("no room")
+
+    monkeypatch.setattr(BuildRecords, "forget_before", forget)
+    lasting.set(sweep_days=1.0)
+    start(lasting)
+    lasting.pull("packages/hello")
+    lasting.clock.pump([3600.0] * 26)
+    assert "not tidied up: no room" in log.text
+    assert files_below(lasting.state / "blobs") == 0
+
+
 def test_prewarmed_at_start(served: Served) -> None:
     """What is to be there before anyone asks is built at start."""
     served.set(prewarm=("packages/hello", "packages/hello:2.12"))
@@ -280,6 +299,18 @@ def test_push(hooked: Served) -> None:
     assert newest["digest"] == f"sha256:{layer('newer').hex}"
     assert hooked.nix.counts == counts
     assert reports(hooked)[-1].asked_by == ("prewarm",)
+
+
+def test_push_right_after_a_pull(hooked: Served) -> None:
+    """What was pulled a moment before a push is built after it, too."""
+    add(hooked, "bye")
+    hooked.pull("packages/bye")
+    push(hooked)
+    hook(hooked, "https://github.com/acme/forge.git")
+    counts = hooked.nix.counts
+    assert counts == (2, 4, 3)
+    hooked.pull("packages/bye")
+    assert hooked.nix.counts == counts
 
 
 def test_push_to_something_else(hooked: Served) -> None:

@@ -18,7 +18,6 @@ from forgereg.nix.refs import (
     origin,
     parse_refs,
     remote_url,
-    repository,
 )
 from forgereg.oci.reference import is_tag
 
@@ -87,7 +86,6 @@ def test_where_git_finds_a_flake(flake: str, url: str) -> None:
 def test_a_flake_without_a_repository(flake: str) -> None:
     """A flake that is in no git repository has neither tags nor revisions."""
     assert remote_url(flake) is None
-    assert repository(flake) is None
     assert origin(flake) is None
     with pytest.raises(ValueError):
         at_revision(flake, SHA, None)
@@ -98,7 +96,6 @@ def test_any_text_may_be_called_a_flake(text: str) -> None:
     """Nothing that is called a flake breaks anything, or becomes an option of git."""
     url = remote_url(text)
     assert url is None or "://" in url
-    repository(text)
 
 
 @pytest.mark.parametrize(
@@ -135,21 +132,6 @@ def test_another_revision_is_of_the_same_repository(flake: str, url: str) -> Non
     assert remote_url(there) == url
     assert at_revision(there, OTHER, None).count(OTHER) == 1
     assert SHA not in at_revision(there, OTHER, None)
-
-
-@pytest.mark.parametrize(
-    ("flake", "name"),
-    [
-        ("github:Acme/Forge/main", "github.com/acme/forge"),
-        ("git+https://me:secret@GitHub.com/Acme/Forge.git", "github.com/acme/forge"),
-        ("git+ssh://git@h.org:2222/a/b.git/", "h.org/a/b"),
-        ("gitlab:a%2Fb/c", "gitlab.com/a/b/c"),
-        ("git+file:///srv/forge.git", None),
-    ],
-)
-def test_a_repository_has_one_name(flake: str, name: str | None) -> None:
-    """A push is recognised, however the flake's ref writes the repository."""
-    assert repository(flake) == name
 
 
 def test_nothing_is_an_option_of_git() -> None:

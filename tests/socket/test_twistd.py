@@ -6,11 +6,13 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import ssl
 import subprocess
 import sys
 import sysconfig
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -188,6 +190,17 @@ def test_damaged_records(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "registry.sqlite").write_text("something else " * 1000)
     assert "cannot be opened" in refused(tmp_path, "--port", str(free_port()))
+
+
+def test_records_of_another_version(tmp_path: Path) -> None:
+    """Records of another version stop the start with one line that says what to do."""
+    (tmp_path / "state").mkdir()
+    path = tmp_path / "state" / "registry.sqlite"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE sources (id)")
+    line = refused(tmp_path, "--port", str(free_port()))
+    assert "another version" in line
+    assert "move registry.sqlite away" in line
 
 
 def fake_nix(tmp_path: Path, script: str) -> str:
