@@ -23,8 +23,8 @@ from forgereg.oci.reference import Name, Tag
 from tests.archives import Recipe, layer
 from tests.client import Answer, ask
 from tests.conftest import Log
+from tests.deferreds import begin, result_of
 from tests.flow.stages import HELLO, add, go_on, hold, pull, reports, states
-from tests.helpers import begin, result_of
 from tests.registry import ANY_FORM, TTL_SECONDS, Served, files_below, serving
 
 PUSH = Push(frozenset({"github.com/acme/forge"}), "refs/heads/main", None)
