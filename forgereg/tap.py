@@ -235,6 +235,10 @@ class _Running(Service):
             first_line, path = str(e).partition("\n")[0], self._state.path
             self._refuse(f"the records in {path} cannot be opened: {first_line}")
         self._assembly = self._assemble(self._records)
+        # Before anybody can tell that we are there: unheard, it would end us.
+        signal.signal(
+            signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload)
+        )
         site = self._assembly.site
         outcome: list[IListeningPort | Failure] = []
         self._endpoint.listen(site).addBoth(outcome.append)
@@ -297,7 +301,7 @@ class _Running(Service):
         self._begun = Deferred.fromCoroutine(self._assembly.begin())
 
     def _heed(self) -> None:
-        """Listen to signals: what Twisted does not know, or takes for an error."""
+        """Take for haste what Twisted takes for an error: being told twice to stop."""
         told = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
         heard: list[int] = []
 
@@ -311,9 +315,6 @@ class _Running(Service):
 
         for number in told:
             signal.signal(number, heed)
-        signal.signal(
-            signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload)
-        )
 
     def _hurry(self) -> None:
         """Whoever says twice that it is to stop does not want to wait for transfers."""
