@@ -311,7 +311,7 @@ def _flake_setting(prefix: str, value: object) -> FlakeSetting:
     )
 
 
-#: Every setting. The README's table and `.env.example` say the same; a test compares.
+#: Every setting. docs/settings.md and `.env.example` say the same; a test compares.
 TABLE = (
     Row(
         "flake", "GITHUB_REPO", "github:imincik/nix-forge", "",

@@ -322,32 +322,3 @@ def test_settings_reach_the_registry(tmp_path: Path) -> None:
         answer = running.ask("/v2/packages/much-too-long-a-name/manifests/latest")
     assert (answer.status, answer.json["errors"][0]["code"]) == (400, "NAME_INVALID")
     assert "20 are allowed" in answer.message
-
-
-def test_faces_of_the_settings() -> None:
-    """The README, .env.example and the options tell the same of every setting."""
-    from forgereg.config import TABLE
-
-    readme = (ROOT / "README.md").read_text()
-    example = (ROOT / ".env.example").read_text()
-    rows = dict(re.findall(r"^\| `([A-Z_]+)` \| `--([a-z-]+)` \|", readme, re.M))
-    assert rows == {row.variable: row.option for row in TABLE}
-    lines = dict(re.findall(r"^#([A-Z_]+)=(.*)$", example, re.M))
-    fixed = {row.variable: row.default for row in TABLE if "{" not in row.default}
-    assert lines.keys() == {row.variable for row in TABLE}
-    assert {name: lines[name] for name in fixed} == fixed
-    for row in TABLE:
-        (line,) = re.findall(rf"^\| `{row.variable}` .*$", readme, re.M)
-        assert row.unit in line
-        if "{" not in row.default and row.default:
-            assert f"| `{row.default}`" in line
-
-
-def test_what_needs_a_restart() -> None:
-    """The README names every setting that SIGHUP does not apply, and no other."""
-    from forgereg.config import TABLE
-
-    readme = (ROOT / "README.md").read_text()
-    (named,) = re.findall(r"a restart is needed for\s(.*?)\.\n\n", readme, re.S)
-    needed = [row.variable for row in TABLE if not row.live]
-    assert re.findall(r"`([A-Z_]+)`", named) == needed
