@@ -21,7 +21,7 @@ VENV_PACKAGE = $(if $(shell $(PYTHON) -c 'import ensurepip, venv; print(1)' 2>/d
 help:
 	@echo 'make run          install what is missing and start the registry on port 6443'
 	@echo 'make test         install what the tests need and run them all'
-	@echo '                (with FORGE_LONG_TESTS=1 in the environment, also those that take a quarter of an hour)'
+	@echo '                  (with FORGE_LONG_TESTS=1 also those that take a quarter of an hour)'
 	@echo 'make test-memory  run the tests that need neither network nor programs'
 	@echo 'make bench        measure against peers'
 	@echo 'make lint         check format, style, types, imports and spelling'

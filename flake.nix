@@ -40,7 +40,7 @@
                 werkzeug
               ]
               ++ twisted.optional-dependencies.tls;
-            # nix, and setsid and setpriv around it, are found on the PATH
+            # nix, setsid and setpriv around it, and what it fetches flakes with
             makeWrapperArgs = [
               "--prefix"
               "PATH"
@@ -48,6 +48,7 @@
               (pkgs.lib.makeBinPath [
                 pkgs.git
                 pkgs.nix
+                pkgs.openssh
                 pkgs.util-linux
               ])
             ];

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from forgereg.blobs.store import BlobStore
-from forgereg.config import TABLE, FlakeSetting, Settings
+from forgereg.config import TABLE, Settings
 from forgereg.flow.archives import Archives
 from forgereg.flow.buildlog import BuildLog
 from forgereg.flow.builds import Builds
@@ -46,6 +46,7 @@ from forgereg.records.buildlogs import BuildLogs
 from forgereg.records.builds import BuildRecords
 from forgereg.records.pulls import Pulls
 from forgereg.records.records import Records
+from forgereg.values import FlakeSetting
 from forgereg.web.api import Api
 from forgereg.web.control import MAX_BODY as CONTROL_BODY
 from forgereg.web.control import Control

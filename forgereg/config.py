@@ -1,38 +1,22 @@
 """
-What an operator can set: one table, and the values read by it. Pure, but for the file
+What an operator can set: one table, and the settings read by it. Pure, but for the file
 that ``FORGE_FLAKES`` may name.
 """
 
 from __future__ import annotations
 
 import posixpath
-import re
-import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import frozen
 
+from forgereg import values
+from forgereg.values import FlakeSetting
+
 
 class SettingInvalid(Exception):
     """A setting makes no sense; the text names it, its value and what is allowed."""
-
-
-@frozen
-class FlakeSetting:
-    """
-    A flake whose images have names of their own.
-
-    :ivar prefix: of those names, without a slash at the end; where one begins another,
-        the longer counts.
-    :ivar tags: patterns, as of the setting ``tags``.
-    :ivar token_file: path; empty for none.
-    """
-
-    prefix: str
-    flake: str
-    tags: tuple[str, ...] = ()
-    token_file: str = ""
 
 
 @frozen
@@ -114,359 +98,165 @@ class Row:
         return self.name.replace("_", "-")
 
 
-def _number(low: float, high: float) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not low <= value <= high:
-            raise ValueError(f"a number from {low:.0f} to {high:.0f}")
-        return value
-
-    return read
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        digits = text.isascii() and text.isdigit() and len(text) <= len(str(high))
-        if not digits or not low <= int(text) <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
-        return int(text)
-
-    return read
-
-
-def _port(text: str) -> str:
-    is_port = re.fullmatch(r"[0-9]{1,5}", text) and 1 <= int(text) <= 65535
-    if not is_port and not re.match(r"[a-zA-Z0-9]+:", text):
-        raise ValueError("a port from 1 to 65535, or a Twisted endpoint string")
-    return text
-
-
-_LEVELS = {
-    "debug": "debug",
-    "info": "info",
-    "warn": "warn",
-    "warning": "warn",
-    "error": "error",
-    "critical": "critical",
-}
-
-
-def _level(text: str) -> str:
-    if text.lower() not in _LEVELS:
-        raise ValueError("one of debug, info, warning, error, critical")
-    return _LEVELS[text.lower()]
-
-
-def _flake(text: str) -> str:
-    if not text or text.startswith("-") or "#" in text or not text.isprintable():
-        raise ValueError("a flake ref without #attribute, such as github:owner/repo")
-    return text
-
-
-def _system(text: str) -> str:
-    if not re.fullmatch(r"[a-z0-9_]+-[a-z0-9_]+", text):
-        raise ValueError("a Nix system, such as x86_64-linux")
-    return text
-
-
-def _store(text: str) -> str:
-    base = text.partition("?")[0]
-    here = base in ("", "auto", "daemon", "local") or base.startswith(("/", "unix://"))
-    if not here:
-        raise ValueError(
-            "a store on this machine: a path to its root, local, daemon or unix://…"
-        )
-    return text
-
-
-def _directory(text: str) -> str:
-    if not text.startswith("/") or "\0" in text:
-        raise ValueError("an absolute path")
-    return posixpath.normpath(text)
-
-
-def _text(text: str) -> str:
-    if not text.strip():
-        raise ValueError("an address")
-    return text
-
-
-def _file(text: str) -> str:
-    return _directory(text) if text else ""
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.replace(",", " ").split())
-
-
-_PATTERN = re.compile(
-    r"(?:(?:tag|branch|rev):)?(?:[A-Za-z0-9_.*?-]|\[!?[A-Za-z0-9_.-]+\])+"
-)
-
-
-def _patterns(text: str) -> tuple[str, ...]:
-    words = _words(text)
-    if not all(map(_PATTERN.fullmatch, words)):
-        raise ValueError(
-            "a list of patterns, such as v* tag:v* branch:main rev:*, with spaces"
-            " between them"
-        )
-    return words
-
-
-# As OCI distribution-spec v1.1 has names.
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
-_NAME = rf"{_COMPONENT}(?:/{_COMPONENT})*"
-_IMAGE = re.compile(rf"{_NAME}(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
-
-
-def _images(text: str) -> tuple[str, ...]:
-    words = _words(text)
-    if not all(map(_IMAGE.fullmatch, words)):
-        raise ValueError(
-            "a list of images, such as packages/hello packages/hello:1.0, with spaces"
-            " between them"
-        )
-    return words
-
-
-_KEPT = ("off", "unreachable", "always")
-
-
-def _kept(text: str) -> str:
-    if text not in _KEPT:
-        raise ValueError(f"one of {', '.join(_KEPT)}")
-    return text
-
-
-_FLAKES = (
-    'a TOML inline table, such as {team-a = "github:acme/a"}, or the absolute path of a'
-    " TOML file"
-)
-_MAX_PREFIX = 128
-#: What a prefix must not have in it: after "team" and "team/applications" alike,
-#: packages/hello would be an image of an application, and a package.
-_FAMILIES = {"packages", "applications"}
-
-
-def _flakes(text: str) -> tuple[FlakeSetting, ...]:
-    try:
-        if text.startswith("/"):
-            with open(text, "rb") as file:
-                table = tomllib.load(file)
-        else:
-            document = tomllib.loads(f"flakes = {text or '{}'}")
-            table = document.pop("flakes")
-            if document or not isinstance(table, dict):
-                raise ValueError("this is none")
-        return tuple(_flake_setting(prefix, table[prefix]) for prefix in table)
-    except OSError as e:
-        raise ValueError(f"{_FLAKES}: it cannot be read: {e.strerror}") from e
-    except (ValueError, RecursionError) as e:
-        raise ValueError(f"{_FLAKES}: {e}") from e
-
-
-def _flake_setting(prefix: str, value: object) -> FlakeSetting:
-    components = prefix.split("/")
-    if not re.fullmatch(_NAME, prefix) or len(prefix) > _MAX_PREFIX:
-        raise ValueError(
-            f"{prefix!r} cannot begin the name of an image, as team-a or"
-            f' "acme/team-a" can; {_MAX_PREFIX} characters are allowed'
-        )
-    if components[0] == "v2" or not _FAMILIES.isdisjoint(components):
-        raise ValueError(
-            f"{prefix!r} would be ambiguous: it must not begin with v2, nor have"
-            " packages or applications in it"
-        )
-    fields = value if isinstance(value, dict) else {"flake": value}
-    if "flake" not in fields or fields.keys() - {"flake", "tags", "token_file"}:
-        raise ValueError(
-            f"{prefix!r} must have flake, and may have tags and token_file; a prefix"
-            " with a dot in it is written in quotes"
-        )
-    tags = fields.get("tags", "")
-    if isinstance(tags, list) and all(isinstance(each, str) for each in tags):
-        tags = " ".join(tags)
-    texts = {**fields, "tags": tags}
-
-    def field(name: str, read: Callable[[str], Any]) -> Any:
-        text = texts.get(name, "")
-        try:
-            if not isinstance(text, str):
-                raise ValueError("text, in quotes")
-            return read(text.strip())
-        except ValueError as e:
-            raise ValueError(
-                f"{name} of {prefix!r} is {fields.get(name)!r}; it must be {e}"
-            ) from e
-
-    return FlakeSetting(
-        prefix,
-        field("flake", _flake),
-        field("tags", _patterns),
-        field("token_file", _file),
-    )
-
-
-#: Every setting. The README's table and `.env.example` say the same; a test compares.
+#: Every setting. docs/settings.md and `.env.example` say the same; a test compares.
 TABLE = (
     Row(
         "flake", "GITHUB_REPO", "github:imincik/nix-forge", "",
-        "flake ref whose packages and applications are served", _flake,
+        "flake ref whose packages and applications are served", values.flake,
     ),
     Row(
         "host", "FLASK_HOST", "127.0.0.1", "",
-        "address to listen on where the port is a number", _text,
+        "address to listen on where the port is a number", values.text,
     ),
     Row(
         "port", "FLASK_PORT", "6443", "",
         "TCP port, or a Twisted endpoint string, such as"
-        " ssl:6443:privateKey=key.pem:certKey=cert.pem", _port,
+        " ssl:6443:privateKey=key.pem:certKey=cert.pem", values.port,
     ),
     Row(
         "state_dir", "FORGE_STATE_DIR", "{state_dir}", "",
-        "directory for records, unpacked layers and GC roots", _directory,
+        "directory for records, unpacked layers and GC roots", values.directory,
     ),
     Row(
         "log_level", "LOG_LEVEL", "info", "",
-        "debug, info, warning, error or critical", _level, live=True,
+        "debug, info, warning, error or critical", values.level, live=True,
     ),
     Row(
         "nix_build_timeout", "NIX_BUILD_TIMEOUT", "3600", "seconds",
         "how long nix may work on one build, evaluation included",
-        _number(1, 7 * 86400), live=True,
+        values.number(1, 7 * 86400), live=True,
     ),
     Row(
         "tag_ttl", "FORGE_TAG_TTL", "300", "seconds",
         "how long the flake's revision is trusted before it is looked up again;"
         " 0 to look at every pull",
-        _number(0, 366 * 86400), live=True,
+        values.number(0, 366 * 86400), live=True,
     ),
     Row(
         "store", "FORGE_STORE", "", "",
-        "the Nix store, as nix --store has it; empty for nix's own choice", _store,
+        "the Nix store, as nix --store has it; empty for nix's own choice",
+        values.store,
     ),
     Row(
         "system", "FORGE_SYSTEM", "{system}", "",
-        "Nix system whose packages are served", _system,
+        "Nix system whose packages are served", values.system,
     ),
     Row(
         "cache_size", "CACHE_SIZE", "1000", "manifests",
-        "how many manifests are kept in memory", _whole(1, 1_000_000),
+        "how many manifests are kept in memory", values.whole(1, 1_000_000),
     ),
     Row(
         "max_image_name_length", "MAX_IMAGE_NAME_LENGTH", "255", "characters",
-        "longest repository name", _whole(1, 255),
+        "longest repository name", values.whole(1, 255),
     ),
     Row(
         "max_tag_length", "MAX_TAG_LENGTH", "128", "characters",
-        "longest tag", _whole(1, 128),
+        "longest tag", values.whole(1, 128),
     ),
     Row(
         "max_image_size", "FORGE_MAX_IMAGE_SIZE", str(32 * 2**30), "bytes",
-        "largest archive, unpacked", _whole(2**20, 2**50),
+        "largest archive, unpacked", values.whole(2**20, 2**50),
     ),
     Row(
         "flakes", "FORGE_FLAKES", "", "",
         'more flakes, by what the names of their images begin with: {team-a = "github:'
-        'acme/a"}, or the path of a TOML file', _flakes,
+        'acme/a"}, or the path of a TOML file', values.flakes,
     ),
     Row(
         "tags", "FORGE_TAGS", "", "",
         "patterns of git tags, branches and revisions that can be pulled as tags, such"
-        " as v* branch:main rev:*", _patterns, live=True,
+        " as v* branch:main rev:*", values.patterns, live=True,
     ),
     Row(
         "token_file", "FORGE_TOKEN_FILE", "", "",
-        "file with the access token for the flake's forge", _file,
+        "file with the access token for the flake's forge", values.file,
     ),
     Row(
         "last_known_good", "FORGE_LAST_KNOWN_GOOD", "unreachable", "",
         "when a tag goes on meaning the last image that worked: off, unreachable (the"
-        " flake cannot be fetched) or always (its build fails, too)", _kept, live=True,
+        " flake cannot be fetched) or always (its build fails, too)",
+        values.kept, live=True,
     ),
     Row(
         "failure_ttl", "FORGE_FAILURE_TTL", "60", "seconds",
         "how long a failure is remembered before the same is tried again",
-        _number(0, 366 * 86400), live=True,
+        values.number(0, 366 * 86400), live=True,
     ),
     Row(
         "max_builds", "FORGE_MAX_BUILDS", "8", "builds",
-        "how many builds nix works on at a time", _whole(1, 1000), live=True,
+        "how many builds nix works on at a time", values.whole(1, 1000), live=True,
     ),
     Row(
         "max_queue", "FORGE_MAX_QUEUE", "1000", "builds",
-        "how many builds may wait for their turn", _whole(0, 100_000), live=True,
+        "how many builds may wait for their turn", values.whole(0, 100_000), live=True,
     ),
     Row(
         "max_evaluations", "FORGE_MAX_EVALUATIONS", "2", "evaluations",
-        "how many evaluations nix works on at a time", _whole(1, 1000), live=True,
+        "how many evaluations nix works on at a time", values.whole(1, 1000), live=True,
     ),
     Row(
         "evaluation_timeout", "FORGE_EVALUATION_TIMEOUT", "600", "seconds",
-        "how long one evaluation may take", _number(1, 366 * 86400), live=True,
+        "how long one evaluation may take", values.number(1, 366 * 86400), live=True,
     ),
     Row(
         "evaluation_memory", "FORGE_EVALUATION_MEMORY", str(8 * 2**30), "bytes",
-        "how much memory one evaluation may take; 0 for any", _whole(0, 2**50),
+        "how much memory one evaluation may take; 0 for any", values.whole(0, 2**50),
         live=True,
     ),
     Row(
         "max_hold", "FORGE_MAX_HOLD", "0", "seconds",
         "how long a client is kept waiting before it is told to come again; 0 for as"
-        " long as the build takes", _number(0, 366 * 86400), live=True,
+        " long as the build takes", values.number(0, 366 * 86400), live=True,
     ),
     Row(
         "redirect_hold", "FORGE_REDIRECT_HOLD", "0", "seconds",
         "how long a client waits before it is sent to the same place again, for proxies"
-        " that wait no longer; 0 for never", _number(0, 3600), live=True,
+        " that wait no longer; 0 for never", values.number(0, 3600), live=True,
     ),
     Row(
         "prewarm", "FORGE_PREWARM", "", "",
         "images that are built before anyone asks, at start and when the flake changes",
-        _images, live=True,
+        values.images, live=True,
     ),
     Row(
         "hook_secret_file", "FORGE_HOOK_SECRET_FILE", "", "",
         "file with the secret of push webhooks; without it they are not answered",
-        _file, live=True,
+        values.file, live=True,
     ),
     Row(
         "admin_token_file", "FORGE_ADMIN_TOKEN_FILE", "", "",
         "file with the token that lets others than this machine control builds",
-        _file, live=True,
+        values.file, live=True,
     ),
     Row(
         "build_log_size", "FORGE_BUILD_LOG_SIZE", str(10 * 2**20), "bytes",
-        "how much of what nix says in one build is kept", _whole(2**10, 2**40),
+        "how much of what nix says in one build is kept", values.whole(2**10, 2**40),
         live=True,
     ),
     Row(
         "build_log_days", "FORGE_BUILD_LOG_DAYS", "14", "days",
-        "how long builds and their logs are remembered", _number(0, 36600), live=True,
+        "how long builds and their logs are remembered",
+        values.number(0, 36600), live=True,
     ),
     Row(
         "sweep_bytes", "FORGE_SWEEP_BYTES", "0", "bytes",
         "how much images may take on disk before those that nobody pulled for longest"
-        " are forgotten; 0 for any", _whole(0, 2**60), live=True,
+        " are forgotten; 0 for any", values.whole(0, 2**60), live=True,
     ),
     Row(
         "sweep_days", "FORGE_SWEEP_DAYS", "0", "days",
         "after how long images that nobody pulls are forgotten; 0 for never",
-        _number(0, 36600), live=True,
+        values.number(0, 36600), live=True,
     ),
     Row(
         "pins", "FORGE_PINS", "", "",
         "patterns of images that are never forgotten, such as packages/hello:*",
-        _words, live=True,
+        values.words, live=True,
     ),
     Row(
         "stop_timeout", "FORGE_STOP_TIMEOUT", "30", "seconds",
         "how long running transfers may take when the registry stops",
-        _number(0, 3600), live=True,
+        values.number(0, 3600), live=True,
     ),
 )  # fmt: skip
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from forgereg.config import (
     TABLE,
-    FlakeSetting,
     Row,
     SettingInvalid,
     Settings,
     defaults,
     read_settings,
 )
+from forgereg.values import FlakeSetting
 
 DEFAULTS = defaults({}, "/home/me", "x86_64")
 ROWS = {row.name: row for row in TABLE}

@@ -24,7 +24,7 @@ def run() -> None:
             f"forge-registry: there is no command {words[0]!r}; there are {names}"
         )
     else:
-        if "--help" in words:
+        if words[:1] in (["-h"], ["--help"]):
             print(f"Commands for a registry that runs: {names}.")
             print("'forge-registry <command> --help' tells about each.\n", flush=True)
         from forgereg import tap

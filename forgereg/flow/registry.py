@@ -25,7 +25,7 @@ from forgereg.flow.flakes import Flake
 from forgereg.flow.images import Forms, Images, Wish
 from forgereg.flow.policy import Policy
 from forgereg.flow.report import Report
-from forgereg.flow.threads import InThread
+from forgereg.flow.threads import InThread, or_drop
 from forgereg.logs import logger
 from forgereg.oci.errors import (
     ArchiveInvalid,
@@ -220,7 +220,8 @@ class Registry:
         :raises BlobUnknown: no manifest of this name that was ever answered has it.
         :raises RegistryError: it is gone and cannot be had again.
         """
-        size, source, file = await self._in_thread(self._open, name, digest)
+        opening = self._in_thread(self._open, name, digest)
+        size, source, file = await or_drop(opening, lambda found: _close(found[2]))
         if file is None:
             _log.info("{name}: blob {digest} is gone", name=name, digest=digest)
             flake = self._find(name)[0]
@@ -232,7 +233,8 @@ class Registry:
                 lambda build: read_again(build, flake, source),
             )
             await done
-            file = await self._in_thread(self._blobs.open, digest, size)
+            again = self._in_thread(self._blobs.open, digest, size)
+            file = await or_drop(again, _close)
         if file is None:
             # It is built differently each time: let the tags mean what it is now.
             self.forget()
@@ -326,3 +328,8 @@ class Registry:
                     known = self._records.names
                     names.update(await self._in_thread(known, f"{application}/"))
         return names
+
+
+def _close(file: BinaryIO | None) -> None:
+    if file is not None:
+        file.close()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,3 +20,21 @@ class InThread(Protocol):
     def __call__(
         self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]: ...
+
+
+def or_drop(work: Deferred[T], drop: Callable[[T], object]) -> Deferred[T]:
+    """
+    Wait for a result that somebody has to see to, if only to let go of it.
+
+    :param drop: is given the result if it comes after the waiting was cancelled.
+    """
+    waiting: Deferred[T] = Deferred()
+
+    def land(outcome: T | Failure) -> None:
+        if not waiting.called:
+            waiting.callback(outcome)
+        elif not isinstance(outcome, Failure):
+            drop(outcome)
+
+    work.addBoth(land)
+    return waiting

@@ -115,7 +115,7 @@ class Works:
         """
         Look at the flakes again that were pushed to, and build what was pulled lately.
 
-        :returns: these flakes, by the prefix of their names.
+        :returns: the refs of these flakes, without secrets.
         """
         flakes = [
             flake
@@ -137,7 +137,7 @@ class Works:
             ]
             self._warm(images[:_MOST_LATELY])
             self.prewarm()
-        return [flake.prefix for flake in flakes]
+        return [flake.shown for flake in flakes]
 
     def prewarm(self) -> None:
         """Have built what is to be there before anyone asks, as it is now."""

@@ -22,6 +22,7 @@ from forgereg.flow.report import Report, State, SweepReport
 from forgereg.logs import logger
 from forgereg.oci.errors import Forbidden, RegistryError, RequestInvalid
 from forgereg.oci.reference import is_tag, parse_name, shown
+from forgereg.web.answer import JSON, refuse, whole
 from forgereg.web.problem import Problem, describe, problem
 from forgereg.web.reports import BUILDS, build_json, sweep_json
 
@@ -259,18 +260,15 @@ def _accepted(request: Request, report: Report) -> bytes:
 
 
 def _refuse(request: Request, refusal: Problem) -> bytes:
-    request.setResponseCode(refusal.status, refusal.reason)
-    return _answer(request, refusal.body)
+    body = refuse(request, refusal)
+    request.setHeader("Cache-Control", "no-store")
+    return body
 
 
 def _json(request: Request, value: Any) -> bytes:
     return _answer(request, json.dumps(value).encode())
 
 
-def _answer(
-    request: Request, body: bytes, content_type: str = "application/json"
-) -> bytes:
-    request.setHeader("Content-Type", content_type)
-    request.setHeader("Content-Length", str(len(body)))
+def _answer(request: Request, body: bytes, content_type: str = JSON) -> bytes:
     request.setHeader("Cache-Control", "no-store")
-    return body
+    return whole(request, content_type, body)

@@ -26,7 +26,8 @@ from werkzeug.exceptions import HTTPException
 from forgereg.flow.push import Push, parse_push
 from forgereg.logs import logger
 from forgereg.oci.errors import Forbidden, RegistryError, RequestInvalid
-from forgereg.web.problem import Problem, describe, problem
+from forgereg.web.answer import JSON, refuse, whole
+from forgereg.web.problem import describe, problem
 
 _log = logger(__name__)
 
@@ -84,7 +85,7 @@ class Hooks:
 
     @app.handle_errors(RegistryError)  # type: ignore[arg-type]
     def _refused(self, request: Request, failure: Failure) -> bytes:
-        return _send(request, describe(cast(RegistryError, failure.value)))
+        return refuse(request, describe(cast(RegistryError, failure.value)))
 
     @app.handle_errors(HTTPException)  # type: ignore[arg-type]
     def _misrouted(self, request: Request, failure: Failure) -> bytes:
@@ -96,7 +97,7 @@ class Hooks:
         _log.failure("incident {incident}", failure, incident=incident)
         message = f"the registry failed; its log has more under incident {incident}"
         status = HTTPStatus.INTERNAL_SERVER_ERROR
-        return _send(request, problem(status, "UNKNOWN", message))
+        return refuse(request, problem(status, "UNKNOWN", message))
 
 
 def is_signed(secret: str, headers: Headers, body: bytes) -> bool:
@@ -163,20 +164,9 @@ def _is_push(headers: Headers, payload: Any) -> bool:
 
 
 def _refuse(request: Request, status: HTTPStatus, message: str) -> bytes:
-    return _send(request, problem(status, "UNSUPPORTED", message))
-
-
-def _send(request: Request, refusal: Problem) -> bytes:
-    request.setResponseCode(refusal.status, refusal.reason)
-    return _json(request, refusal.body)
+    return refuse(request, problem(status, "UNSUPPORTED", message))
 
 
 def _answer(request: Request, status: HTTPStatus, value: Any) -> bytes:
     request.setResponseCode(status)
-    return _json(request, json.dumps(value).encode())
-
-
-def _json(request: Request, body: bytes) -> bytes:
-    request.setHeader("Content-Type", "application/json")
-    request.setHeader("Content-Length", str(len(body)))
-    return body
+    return whole(request, JSON, json.dumps(value).encode())

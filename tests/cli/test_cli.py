@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from forgereg.cli import COMMANDS, run
-from tests.daemon import ROOT
+from forgereg.cli import run
 
 
 def test_unknown_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,10 +14,3 @@ def test_unknown_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["forge-registry", "brew"])
     with pytest.raises(SystemExit, match="no command 'brew'; there are build, "):
         run()
-
-
-def test_readme() -> None:
-    """The README shows every command."""
-    readme = (ROOT / "README.md").read_text()
-    for command in COMMANDS:
-        assert f"\nforge-registry {command} " in readme

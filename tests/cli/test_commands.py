@@ -18,7 +18,7 @@ from forgereg.cli.commands import Story, commands
 from forgereg.cli.remote import Remote
 from forgereg.flow.report import State
 from forgereg.nix.progress import Progress
-from tests.helpers import result_of
+from tests.deferreds import result_of
 from tests.works import BEGIN, FAILED, RUNNING, Controlled
 
 DONE = evolve(RUNNING, state=State.DONE, finished_at=BEGIN + 31.5)

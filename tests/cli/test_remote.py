@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import ResponseNeverReceived
 
 from forgereg.cli.remote import Remote, Trouble, parse_url
-from tests.helpers import begin, no_result, result_of
+from tests.deferreds import begin, no_result, result_of
 from tests.works import Controlled
 
 URL = "http://forge.test:6443"

@@ -11,7 +11,7 @@ from forgereg.flow.report import Report, State
 from forgereg.oci.media import MANIFESTS
 from forgereg.oci.reference import Name, Tag
 from tests.archives import Recipe, layer
-from tests.helpers import begin, result_of
+from tests.deferreds import begin, result_of
 from tests.registry import Served
 
 HELLO = "packages/hello:latest"

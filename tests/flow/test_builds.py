@@ -26,8 +26,8 @@ from forgereg.oci.media import MANIFESTS
 from forgereg.oci.reference import Name, Tag
 from tests import doubles
 from tests.archives import Entry, Recipe, build_layered_image, layer, oci_archive, tar
+from tests.deferreds import begin, result_of
 from tests.doubles import Output, store_path
-from tests.helpers import begin, result_of
 from tests.registry import HELLO, Served, archive, files_below
 
 

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from forgereg.flow.report import State
 from forgereg.oci.errors import BuildCancelled, BuildOver
 from forgereg.oci.reference import Name, Tag
+from tests.deferreds import no_result, result_of
 from tests.flow.stages import (
     HELLO,
     STAGES,
@@ -22,7 +23,6 @@ from tests.flow.stages import (
     reports,
     states,
 )
-from tests.helpers import no_result, result_of
 from tests.registry import ANY_FORM, Served
 
 LATEST = "/v2/packages/hello/manifests/latest"

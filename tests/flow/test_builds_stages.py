@@ -28,6 +28,7 @@ from forgereg.oci.reference import Name, Tag
 from forgereg.records.builds import BuildRecords
 from tests import doubles
 from tests.conftest import Log
+from tests.deferreds import begin, result_of
 from tests.flow.stages import (
     HELLO,
     STAGES,
@@ -39,7 +40,6 @@ from tests.flow.stages import (
     reports,
     states,
 )
-from tests.helpers import begin, result_of
 from tests.registry import ANY_FORM, BEGIN, Served, files_below, serving
 
 LATEST = "/v2/packages/hello/manifests/latest"

@@ -12,7 +12,7 @@ from forgereg.flow.once import Once
 from forgereg.nix.events import Line, Said
 from forgereg.oci.errors import BuildCancelled
 from tests.conftest import Log
-from tests.helpers import begin, no_result, result_of
+from tests.deferreds import begin, no_result, result_of
 
 
 @pytest.fixture

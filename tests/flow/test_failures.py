@@ -21,7 +21,7 @@ from forgereg.oci.errors import (
     ShuttingDown,
     TooManyBuilds,
 )
-from tests.helpers import result_of
+from tests.deferreds import result_of
 
 
 @define

@@ -17,8 +17,8 @@ from forgereg.oci.errors import BuildUnknown, DiskFull
 from forgereg.records.builds import BuildRecords
 from forgereg.records.records import Records
 from tests.conftest import Log
+from tests.deferreds import begin, no_result, result_of
 from tests.doubles import Threads
-from tests.helpers import begin, no_result, result_of
 
 P = ParamSpec("P")
 T = TypeVar("T")

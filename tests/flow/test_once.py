@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from forgereg.flow.once import Once
 from forgereg.oci.errors import BuildFailed
-from tests.helpers import no_result, result_of
+from tests.deferreds import no_result, result_of
 
 
 @define

@@ -15,8 +15,8 @@ from forgereg.oci.manifest import sha256
 from forgereg.oci.reference import Name, Tag
 from forgereg.records.pulls import Pull
 from tests.conftest import Log
+from tests.deferreds import no_result, result_of
 from tests.doubles import Threads
-from tests.helpers import no_result, result_of
 
 HELLO, DIGEST, LATEST = Name("packages/hello"), sha256(b"manifest"), Tag("latest")
 

@@ -11,8 +11,8 @@ from forgereg.oci.media import DOCKER_MANIFEST, MANIFESTS, OCI_MANIFEST
 from forgereg.oci.reference import Name, Tag, parse_digest
 from tests.archives import Recipe, layer, zst
 from tests.client import Answer, Connection
+from tests.deferreds import result_of
 from tests.doubles import Package
-from tests.helpers import result_of
 from tests.registry import ANY_FORM, HELLO, Served, digest_of
 
 LATEST = "/v2/packages/hello/manifests/latest"

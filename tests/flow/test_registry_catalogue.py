@@ -7,8 +7,8 @@ import pytest
 from forgereg.oci.errors import EvaluationFailed, NameUnknown
 from forgereg.oci.reference import Name, parse_name
 from tests.archives import Recipe, layer
+from tests.deferreds import result_of
 from tests.doubles import Package
-from tests.helpers import result_of
 from tests.registry import TTL_SECONDS, Served, archive
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from attrs import frozen
 
-from forgereg.config import FlakeSetting
+from forgereg.values import FlakeSetting
 from tests.archives import Recipe, layer
 from tests.client import Answer
 from tests.conftest import Log

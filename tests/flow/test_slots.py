@@ -12,7 +12,7 @@ from forgereg.flow.errand import Errand
 from forgereg.flow.report import State
 from forgereg.flow.slots import Slots
 from forgereg.oci.errors import BuildCancelled, TooManyBuilds
-from tests.helpers import begin, result_of
+from tests.deferreds import begin, result_of
 
 
 @define(eq=False)

@@ -24,8 +24,8 @@ from forgereg.records.pulls import Forgotten, KeptImage, Pulls
 from forgereg.records.records import Source
 from tests.archives import Recipe, layer
 from tests.conftest import Log
+from tests.deferreds import begin, no_result, result_of
 from tests.doubles import Threads, store_path
-from tests.helpers import begin, no_result, result_of
 from tests.registry import ANY_FORM, BEGIN, Served, files_below, serving
 
 P = ParamSpec("P")

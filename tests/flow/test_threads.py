@@ -1,13 +1,13 @@
-"""Tests for `forgereg.flow.threads`: what whoever plays threads must do."""
+"""Tests for `forgereg.flow.threads`, and what whoever plays threads must do."""
 
 from __future__ import annotations
 
 import pytest
 from twisted.internet.defer import CancelledError
 
-from forgereg.flow.threads import InThread
+from forgereg.flow.threads import InThread, or_drop
+from tests.deferreds import no_result, result_of
 from tests.doubles import Threads, at_once
-from tests.helpers import no_result, result_of
 
 
 @pytest.fixture(params=["at once", "pausable"])
@@ -47,3 +47,24 @@ def test_cancelling_drops_the_result() -> None:
         result_of(waiting)
     threads.resume()
     assert done == [1]
+
+
+def test_result_that_nobody_waits_for() -> None:
+    """What was opened for somebody who has left is closed."""
+    threads, dropped = Threads(), list[int]()
+    threads.pause()
+    waiting = or_drop(threads(int, "7"), dropped.append)
+    waiting.cancel()
+    with pytest.raises(CancelledError):
+        result_of(waiting)
+    threads.resume()
+    assert dropped == [7]
+
+
+def test_result_that_somebody_waits_for(in_thread: InThread) -> None:
+    """Whoever stays gets the result, or the failure, and nothing is dropped."""
+    dropped: list[int] = []
+    assert result_of(or_drop(in_thread(int, "7"), dropped.append)) == 7
+    with pytest.raises(ValueError, match="invalid literal"):
+        result_of(or_drop(in_thread(int, "x"), dropped.append))
+    assert dropped == []

@@ -25,8 +25,8 @@ from forgereg.records.builds import BuildRecords
 from tests.archives import Recipe, layer
 from tests.client import Answer, ask
 from tests.conftest import Log
+from tests.deferreds import begin, result_of
 from tests.flow.stages import HELLO, add, go_on, hold, pull, reports, states
-from tests.helpers import begin, result_of
 from tests.registry import ANY_FORM, TTL_SECONDS, Served, files_below, serving
 
 PUSH = Push(frozenset({"github.com/acme/forge"}), "refs/heads/main", None)
@@ -292,7 +292,7 @@ def test_push(hooked: Served) -> None:
     """After a push, what was pulled lately is built before anyone asks."""
     push(hooked)
     answer = hook(hooked, "https://github.com/acme/forge.git")
-    assert (answer.status, answer.json) == (202, {"flakes": [""]})
+    assert (answer.status, answer.json) == (202, {"flakes": ["github:acme/forge"]})
     counts = hooked.nix.counts
     assert counts == (2, 2, 2)
     (newest,) = hooked.pull("packages/hello", "3.0")["layers"]
@@ -341,7 +341,7 @@ def test_push_and_what_is_prewarmed(hooked: Served) -> None:
     """After a push, what is to be there before anyone asks is built as well."""
     (image,) = add(hooked, "bye")
     hooked.set(prewarm=(image,))
-    assert result_of(hooked.assembly.works.pushed(PUSH)) == [""]
+    assert result_of(hooked.assembly.works.pushed(PUSH)) == ["github:acme/forge"]
     calls = len(hooked.nix.argvs)
     hooked.pull("packages/bye")
     assert len(hooked.nix.argvs) == calls
@@ -375,5 +375,5 @@ def test_push_of_what_was_pulled_by_digest(hooked: Served) -> None:
     digests = hooked.digests("packages/hello")
     hooked.get(f"/v2/packages/hello/manifests/{digests[0]}", ANY_FORM)
     hooked.clock.advance(10.0)
-    assert result_of(hooked.assembly.works.pushed(PUSH)) == [""]
+    assert result_of(hooked.assembly.works.pushed(PUSH)) == ["github:acme/forge"]
     assert states(hooked) == [State.DONE]

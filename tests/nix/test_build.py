@@ -25,8 +25,8 @@ from forgereg.oci.errors import (
     ShuttingDown,
 )
 from tests.conftest import Log
+from tests.deferreds import begin, no_result, result_of
 from tests.doubles import FLAKE, SYSTEM, Output, Package, ScriptedNix, store_path
-from tests.helpers import begin, no_result, result_of
 
 COMMAND = Command(SYSTEM)
 OUTPUT = Output(store_path("hello.tar.gz"), lambda: None, store_path("hello.drv"))

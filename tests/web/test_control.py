@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 
 from forgereg.flow.report import State
+from forgereg.oci.errors import TooManyBuilds
 from forgereg.web.control import MAX_BODY
 from forgereg.web.site import RegistrySite, Room
 from tests.client import Answer, Connection, Headers, ask
@@ -375,6 +376,14 @@ def test_a_bug(
     assert (answer.status, answer.error[0]) == (500, "UNKNOWN")
     assert "incident f00" in answer.error[1] and "secret" not in answer.error[1]
     assert logged_failures.pop()["incident"] == "f00"
+
+
+def test_full_queue(site: RegistrySite, control: Controlled) -> None:
+    """Who is turned away because too many wait reads when to come again."""
+    control.works.error = TooManyBuilds("too many wait")
+    answer = ask(site, "GET", BUILDS)
+    assert (answer.status, answer["Retry-After"]) == (429, "60")
+    assert answer["Cache-Control"] == "no-store"
 
 
 def test_every_state_can_be_chosen(site: RegistrySite) -> None:

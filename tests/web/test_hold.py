@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from forgereg.oci.manifest import PAD
 from forgereg.web.hold import Pending, trickle
-from tests.helpers import begin, no_result, result_of
+from tests.deferreds import begin, no_result, result_of
 
 seconds = st.integers(1, 20000)
 

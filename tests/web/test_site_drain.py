@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 
 from forgereg.oci.media import MANIFESTS
 from tests.client import Connection
-from tests.helpers import no_result, result_of
+from tests.deferreds import no_result, result_of
 from tests.registry import ANY_FORM, Served
 
 LATEST = "/v2/packages/hello/manifests/latest"

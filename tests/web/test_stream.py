@@ -16,8 +16,8 @@ from twisted.internet.testing import StringTransport
 from zope.interface.verify import verifyObject
 
 from forgereg.web.stream import CHUNK, ClientLeft, Truncated, send
+from tests.deferreds import begin, no_result, result_of
 from tests.doubles import Threads, at_once
-from tests.helpers import begin, no_result, result_of
 
 DATA = os.urandom(64) * (CHUNK // 16)  # four chunks that differ everywhere
 
