@@ -258,7 +258,8 @@ class Images:
             )
             archive = await self._archives.find(build, output, wish.wanted)
             packed = await self._archives.read_built(build, archive)
-            source = Source(locked, attribute, derivation, archive)
+            prefix = wish.flake.prefix
+            source = Source(locked, attribute, derivation, archive, prefix)
             for text in tags:
                 image = choose(packed, name, Tag(text))
                 written = write_manifests(image)
