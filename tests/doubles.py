@@ -188,6 +188,10 @@ class ScriptedNix:
         for _ in range(len(self._waiting)):
             self._waiting.popleft()[0]()
 
+    def overtake(self) -> None:
+        """Let the child that began last end before all others."""
+        self._waiting.pop()[0]()
+
     def say(self, *lines: str) -> None:
         """Let the child that waits and began last say something."""
         for line in lines:

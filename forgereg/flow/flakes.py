@@ -290,7 +290,8 @@ class Flake:
             if spare is None:
                 raise
             # Better the images that are known than none, until it can be reached.
-            self._resolutions[ref] = _Looked(spare, self._now(), e.detail)
+            if moves == self._moves:
+                self._resolutions[ref] = _Looked(spare, self._now(), e.detail)
             _log.warn(
                 "going on with {locked}: {error}", locked=self.hide(spare), error=e
             )
@@ -301,7 +302,10 @@ class Flake:
                 flake=self.hide(ref),
                 locked=self.hide(locked),
             )
-        await self._remember(ref, locked, began if moves == self._moves else 0.0)
+        if moves == self._moves:
+            await self._remember(ref, locked, began)
+        elif ref not in self._resolutions:
+            await self._remember(ref, locked, 0.0)
         return Located(locked)
 
     async def git_tags(self, errand: Errand) -> list[str]:
@@ -351,7 +355,8 @@ class Flake:
                 )
         else:
             listed = _Looked(parse_refs(out), began if moves == self._moves else 0.0)
-        self._listed = listed
+        if moves == self._moves or self._listed is None:
+            self._listed = listed
         return listed
 
     async def build(

@@ -115,6 +115,9 @@ class Images:
     def forget(self) -> None:
         """Look again into the records: something was forgotten there."""
         self._forgotten += 1
+        self._clear()
+
+    def _clear(self) -> None:
         self._tagged.clear()
         self._good.clear()
 
@@ -157,7 +160,7 @@ class Images:
             return Forms(good, e.detail)
         finally:
             if forgotten != self._forgotten:
-                self.forget()  # it may have been this image
+                self._clear()  # it may have been this image
 
     async def _last_good(
         self, wish: Wish, error: RegistryError
@@ -255,7 +258,8 @@ class Images:
             )
             archive = await self._archives.find(build, output, wish.wanted)
             packed = await self._archives.read_built(build, archive)
-            source = Source(locked, attribute, derivation, archive)
+            prefix = wish.flake.prefix
+            source = Source(locked, attribute, derivation, archive, prefix)
             for text in tags:
                 image = choose(packed, name, Tag(text))
                 written = write_manifests(image)

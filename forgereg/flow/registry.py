@@ -224,7 +224,10 @@ class Registry:
         size, source, file = await or_drop(opening, lambda found: _close(found[2]))
         if file is None:
             _log.info("{name}: blob {digest} is gone", name=name, digest=digest)
-            flake = self._find(name)[0]
+            # It may be another's that has the same derivation.
+            of_name = self._find(name)[0]
+            flakes = (f for f in self.flakes if f.prefix == source.flake)
+            flake = next(flakes, of_name)
             read_again = self._images.read_again
             _, done = self.builds.pull(
                 (name, source.archive),

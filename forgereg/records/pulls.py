@@ -181,7 +181,9 @@ class Pulls:
         digest = cache(parse_digest)  # layers are in many images
         return [
             KeptImage(
-                Source(row.locked, row.attribute, row.derivation, row.archive),
+                Source(
+                    row.locked, row.attribute, row.derivation, row.archive, row.flake
+                ),
                 _names(held[row.id], tagged),
                 frozenset((Name(name), digest(text)) for name, text in held[row.id]),
                 frozenset(map(digest, layers[row.id])),

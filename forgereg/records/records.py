@@ -38,12 +38,15 @@ class Source:
     :ivar attribute: what was built of it, as an installable's fragment.
     :ivar derivation: store path of its ``.drv``.
     :ivar archive: store path of the archive.
+    :ivar flake: whose ref it is, by the prefix of its names: several may have the
+        derivation.
     """
 
     locked: str
     attribute: str
     derivation: str
     archive: str
+    flake: str = ""
 
 
 @frozen
@@ -168,6 +171,7 @@ class Records:
                 sources.c.attribute,
                 sources.c.derivation,
                 sources.c.archive,
+                sources.c.flake,
             )
             .join(sources, sources.c.id == blobs.c.source)
             .where(blobs.c.name == str(name), blobs.c.digest == str(digest))
@@ -206,7 +210,7 @@ class Records:
                 .values(attrs.asdict(source))
                 .on_conflict_do_update(
                     index_elements=["derivation", "archive"],
-                    set_={"locked": source.locked, "attribute": source.attribute},
+                    set_=attrs.asdict(source),
                 )
                 .returning(sources.c.id)
             ).scalar_one()

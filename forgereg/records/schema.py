@@ -62,6 +62,7 @@ sources = Table(
     Column("id", Integer, primary_key=True),
     Column("locked", Text, nullable=False, comment="locked flake ref"),
     Column("attribute", Text, nullable=False, comment="what was built of it"),
+    Column("flake", Text, nullable=False, comment="what its names begin with"),
     Column("derivation", Text, nullable=False, comment="store path of its .drv"),
     Column("archive", Text, nullable=False, comment="store path of the archive"),
     UniqueConstraint("derivation", "archive"),

@@ -9,6 +9,7 @@ import pytest
 
 from forgereg.flow.flakes import Flake
 from forgereg.nix.process import Exit
+from tests.archives import Recipe, layer
 from tests.client import Connection
 from tests.doubles import ScriptedNix
 from tests.registry import ANY_FORM, TTL_SECONDS, Served, serving
@@ -121,6 +122,30 @@ def test_pushed_during_the_look(served: Served, steps: int) -> None:
     served.pull("packages/hello", "v1")
     assert counts(served.nix)[0] > before[0]
     assert counts(served.nix)[1] == before[1] + (steps > 0)
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+def test_a_look_from_before_a_push_ends_last(served: Served, is_away: bool) -> None:
+    """What was found after a push is not replaced by who looked before it."""
+    served.pull("packages/hello")
+    served.clock.advance(TTL_SECONDS)
+    served.nix.pause()
+    before = served.begin("/v2/packages/hello/manifests/latest", ANY_FORM)
+    served.nix.push()
+    recipe = Recipe((layer("newer"),))
+    served.nix.packages["hello"] = served.store.package("3.0", recipe, name="hello-3")
+    flake_of(served).expire()
+    after = served.begin("/v2/packages/hello/manifests/3.0", ANY_FORM)
+    served.nix.overtake()
+    if is_away:
+        served.nix.fail("metadata", "error: unable to download")
+    served.nix.step()
+    served.nix.mend()
+    served.nix.finish()
+    assert (before.answer().status, after.answer().status) == (200, 200)
+    looks = served.nix.count("metadata")
+    served.pull("packages/hello", "3.0")
+    assert served.nix.count("metadata") == looks
 
 
 def test_pushed_after_a_restart(served: Served) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -190,6 +191,21 @@ def test_a_token_is_for_its_flake_alone(company: Company) -> None:
     assert set(uses(main, SECRET) + uses(a, SECRET)) == {False}
     assert team.count("ls-remote") == 1
     assert SECRET not in str(team.argvs)
+
+
+def test_a_token_is_not_for_another_that_builds_the_same(company: Company) -> None:
+    """What two flakes have in common comes back from either, with the right token."""
+    main, team, _ = company.nixes.values()
+    main.packages["hello"] = team.packages["hello"]
+    for prefix in ("team", ""):
+        layer_digest = company.served.digests(named(prefix))[-1]
+    rmtree(company.served.state / "blobs")
+    rmtree(company.served.store.root)
+    company.served.blobs.prepare()
+    blob = company.served.get(f"/v2/team/packages/hello/blobs/{layer_digest}")
+    assert blob.status == 200
+    assert (main.count("build"), team.count("build")) == (2, 1)
+    assert set(uses(main, SECRET)) == {False}
 
 
 def secrets_in_files(folder: Path, token: str) -> list[Path]:

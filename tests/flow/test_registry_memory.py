@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from forgereg.flow.report import State
 from forgereg.nix.process import Exit
 from tests.archives import Recipe, layer
 from tests.conftest import Log
 from tests.doubles import FLAKE
+from tests.flow.stages import add, hold, pull
+from tests.helpers import result_of
 from tests.registry import ANY_FORM, BEGIN, TTL_SECONDS, Served, serving
 
 LATEST = "/v2/packages/hello/manifests/latest"
@@ -65,6 +68,20 @@ def test_unchanged_package(served: Served) -> None:
     served.clock.advance(TTL_SECONDS)
     assert served.digests("packages/hello") == first
     assert served.nix.counts == (2, 2, 1)
+
+
+def test_pulls_while_something_is_forgotten(served: Served) -> None:
+    """A pull from before something was forgotten makes no other be asked again."""
+    (bye,) = add(served, "bye")
+    (before,) = hold(served, State.READING)
+    served.registry.forget()
+    served.nix.finish()
+    after = pull(served, bye)
+    served.readers.resume()
+    assert result_of(before) and result_of(after)
+    asked = len(served.threads.calls)
+    assert result_of(pull(served, bye))
+    assert len(served.threads.calls) == asked
 
 
 def test_no_time_to_live(served: Served) -> None:
