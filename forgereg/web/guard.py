@@ -64,10 +64,6 @@ class Guard:
 
     token: str | None = field(default=None, repr=False)
 
-    def may_change(self, request: Asked) -> bool:
-        """Whether the request may change something."""
-        return self._objection(request) is None
-
     def check(self, request: Asked) -> None:
         """
         Do nothing if the request may change something.
@@ -83,7 +79,9 @@ class Guard:
         if shown is not None:
             return self._objection_to_token(shown)
         peer = _peer(request)
-        if peer is None or not peer.is_loopback:
+        if peer is None:
+            return f"a Unix socket does not tell who asks: ask localhost{_SHOW_TOKEN}"
+        if not peer.is_loopback:
             return f"only this machine may change something: ask on it{_SHOW_TOKEN}"
         return _objection_to_headers(request.requestHeaders)
 
