@@ -11,9 +11,9 @@ from forgereg.flow.report import State
 from forgereg.nix.process import Exit
 from tests.archives import Recipe, layer
 from tests.conftest import Log
+from tests.deferreds import result_of
 from tests.doubles import FLAKE
 from tests.flow.stages import add, hold, pull
-from tests.helpers import result_of
 from tests.registry import ANY_FORM, BEGIN, TTL_SECONDS, Served, serving
 
 LATEST = "/v2/packages/hello/manifests/latest"
