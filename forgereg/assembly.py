@@ -292,6 +292,8 @@ class Assembly:
             setattr(self.policy, name, getattr(policy, name))
         self.builds.slots.most = settings.max_builds
         self._evaluations.most = settings.max_evaluations
+        # Whoever lists tags has no build, and must not make the queue endless either.
+        self._evaluations.most_waiting = max(1, settings.max_queue)
         self.api.limits = Limits(settings.max_hold, settings.redirect_hold)
         self.registry.flakes[-1].patterns = settings.tags
         others = [

@@ -169,7 +169,14 @@ class Builds:
         await log.close()
         self._logs.discard(log)
         if forget:
-            await self._in_thread(self._forget_logs, [build_id])
+            try:
+                await self._in_thread(self._forget_logs, [build_id])
+            except OSError as e:
+                _log.warn(
+                    "the log of build {id} cannot be deleted: {error}",
+                    id=build_id,
+                    error=e,
+                )
 
     def _admit(self, build: Build) -> None:
         """

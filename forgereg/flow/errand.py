@@ -27,7 +27,7 @@ class Errand:
     :ivar image: what it is about, for people; lines in the log are marked with it.
     :ivar asked_by: the clients; more may come while it runs.
     :ivar timeout_seconds: how long nix may work for it in all; waiting does not count.
-    :ivar on_event: told what nix says.
+    :ivar left_seconds: how much of that is left.
     """
 
     image: str

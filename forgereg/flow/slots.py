@@ -7,12 +7,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
+from math import inf
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from forgereg.flow.errand import Errand
 from forgereg.flow.report import State
+from forgereg.oci.errors import TooManyBuilds
 
 
 @define
@@ -23,9 +25,12 @@ class Slots:
     Of those who wait, the client is next that was served longest ago, and of its
     errands the one that came first: who asks for a hundred things does not keep
     another waiting who asks for one.
+
+    :ivar most_waiting: how many may wait, whatever they are; may be changed as well.
     """
 
     _most: int
+    most_waiting: float = inf
     _taken: int = field(init=False, default=0)
     #: who waits, in the order they came → on whose behalf
     _queue: dict[Deferred[None], Sequence[str]] = field(init=False, factory=dict)
@@ -65,6 +70,11 @@ class Slots:
 
     async def _wait(self, errand: Errand) -> None:
         errand.queue()
+        if len(self._queue) >= self.most_waiting:
+            raise TooManyBuilds(
+                f"{len(self._queue)} are waiting, and no more may (FORGE_MAX_QUEUE);"
+                " ask again later"
+            )
         mine: Deferred[None] = Deferred(self._queue.__delitem__)
         self._queue[mine] = errand.asked_by
         await errand.wait(mine)

@@ -149,7 +149,9 @@ class _Listener:
         line = Line(event.said, text)
         self._errand.hear(line)
         text = text[:_CHARACTERS].removeprefix("error: ")
-        if text.startswith(_INTERRUPTED):
+        if line.said is Said.BUILDER:
+            self._lines.append(raw)
+        elif text.startswith(_INTERRUPTED):
             self.interrupted = True
         elif text.startswith(_ASIDE):
             return
@@ -157,8 +159,6 @@ class _Listener:
             line.said is Said.OTHER and line.text.startswith(("error", "fatal"))
         ):
             self.errors.append(text)
-        elif line.said is Said.BUILDER:
-            self._lines.append(raw)
         elif line.said is Said.OTHER:
             self._others.append(text)
 

@@ -64,13 +64,6 @@ class BuildLogs:
         except FileNotFoundError:
             return b""
 
-    def size(self, build_id: str) -> int:
-        """Say how long a build's log is by now, in bytes."""
-        try:
-            return self._path(build_id).stat().st_size
-        except FileNotFoundError:
-            return 0
-
     def forget(self, build_ids: Iterable[str]) -> None:
         """Delete the logs of these builds, as far as they are there."""
         for path in [self._path(build_id) for build_id in build_ids]:

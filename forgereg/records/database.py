@@ -33,7 +33,8 @@ def open_engine(url: str | URL) -> Engine:
     :raises sqlalchemy.exc.SQLAlchemyError: it cannot be opened, is damaged, or was
         made by another version.
     """
-    engine = create_engine(url)
+    # Refs of flakes may have a password in them, which errors would repeat.
+    engine = create_engine(url, hide_parameters=True)
     event.listen(engine, "connect", _tune_sqlite)
     try:
         with engine.begin() as connection:

@@ -25,6 +25,7 @@ from forgereg.oci.errors import (
     NameUnknown,
 )
 from forgereg.oci.reference import Name, Tag
+from forgereg.records.buildlogs import BuildLogs
 from forgereg.records.builds import BuildRecords
 from tests import doubles
 from tests.conftest import Log
@@ -342,6 +343,36 @@ def test_a_full_queue(served: Served) -> None:
     assert states(served)[1:] == [State.EVALUATING, State.QUEUED]
     go_on(served)
     served.pull("packages/c")
+
+
+def test_a_queue_of_who_builds_nothing(served: Served) -> None:
+    """Who lists the tags of anything is refused where too many do, as who builds is."""
+    images = add(served, "a", "b", "c")
+    served.pull("packages/hello")
+    served.set(max_evaluations=1, max_queue=1)
+    served.nix.pause()
+    lists = [f"/v2/{image.partition(':')[0]}/tags/list" for image in images]
+    first, second, third = map(served.begin, lists)
+    assert third.answer().status == 429
+    go_on(served)
+    assert (first.answer().status, second.answer().status) == (200, 200)
+
+
+def test_a_log_that_cannot_be_deleted(
+    served: Served, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    """A log that a broken disk keeps is told of, and is in nobody's way."""
+
+    def forget(logs: BuildLogs, ids: object) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(BuildLogs, "forget", forget)
+    served.restart()
+    served.pull("packages/hello")
+    served.nix.fail("eval", "error: flake does not provide attribute 'x'")
+    with pytest.raises(NameUnknown):
+        result_of(pull(served, "packages/nope:latest"))
+    assert "cannot be deleted" in log.text
 
 
 def test_an_older_image_instead(served: Served) -> None:

@@ -227,6 +227,14 @@ def test_killed_nix(bench: Bench) -> None:
             bench.build()
 
 
+def test_a_builder_that_claims_to_be_killed(bench: Bench) -> None:
+    """A builder that fails has failed, though its log says that somebody ended it."""
+    fields = '"fields":["interrupted by the user"],"id":1,"type":101'
+    bench.scripted.fail("build", f'@nix {{"action":"result",{fields}}}')
+    with pytest.raises(BuildFailed):
+        bench.build()
+
+
 def test_forged_lines_change_nothing(bench: Bench) -> None:
     """A builder that prints errors and then succeeds has succeeded."""
     bench.scripted.fail(

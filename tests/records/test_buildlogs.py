@@ -16,13 +16,17 @@ def logs(tmp_path: Path) -> BuildLogs:
     return BuildLogs(tmp_path / "logs")
 
 
+def size(logs: BuildLogs, build_id: str) -> int:
+    return len(logs.read(build_id, 0, 1000))
+
+
 def test_log_grows(logs: BuildLogs) -> None:
     """What is added to a log comes after what was there."""
     logs.append("b-1", b"one\n")
     logs.append("b-1", b"two\n")
     logs.append("b-2", b"other\n")
     assert logs.read("b-1", 0, 100) == b"one\ntwo\n"
-    assert logs.size("b-1") == 8
+    assert size(logs, "b-1") == 8
     assert (logs.folder / "b-1.log").read_bytes() == b"one\ntwo\n"
 
 
@@ -50,7 +54,7 @@ def test_stretch_of_a_log(
 def test_log_that_is_not_there(logs: BuildLogs) -> None:
     """A build without a log has an empty one, and can be forgotten."""
     assert logs.read("b", 0, 100) == b""
-    assert logs.size("b") == 0
+    assert size(logs, "b") == 0
     logs.forget(["b"])
     logs.prune(1e12)
 
@@ -60,7 +64,7 @@ def test_forgotten_log_is_gone(logs: BuildLogs) -> None:
     for build in ("a", "b", "c"):
         logs.append(build, b"x")
     logs.forget(["a", "c", "never-was"])
-    assert [logs.size(build) for build in ("a", "b", "c")] == [0, 1, 0]
+    assert [size(logs, build) for build in ("a", "b", "c")] == [0, 1, 0]
 
 
 def test_old_logs_are_pruned(logs: BuildLogs) -> None:
@@ -69,9 +73,9 @@ def test_old_logs_are_pruned(logs: BuildLogs) -> None:
         logs.append(build, b"x")
     os.utime(logs.folder / "old.log", (1000.0, 1000.0))
     logs.prune(1000.0)
-    assert logs.size("old") == 1
+    assert size(logs, "old") == 1
     logs.prune(1001.0)
-    assert (logs.size("old"), logs.size("new")) == (0, 1)
+    assert (size(logs, "old"), size(logs, "new")) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +86,6 @@ def test_id_that_is_none(logs: BuildLogs, id: str) -> None:
     for call in (
         lambda: logs.append(id, b"x"),
         lambda: logs.read(id, 0, 1),
-        lambda: logs.size(id),
         lambda: logs.forget([id]),
     ):
         with pytest.raises(ValueError, match="not the id of a build"):

@@ -7,8 +7,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
 
 from forgereg.records.database import VERSION, VersionUnknown, open_engine
+from forgereg.records.records import Records
 
 
 @pytest.fixture
@@ -52,3 +54,13 @@ def test_writers_wait(path: Path) -> None:
         timeout = connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one()
     assert timeout >= 30_000
     engine.dispose()
+
+
+def test_errors_keep_secrets(path: Path) -> None:
+    """An error that the log tells of does not repeat a password in a flake's ref."""
+    records = Records.open(f"sqlite:///{path}")
+    run(path, "DROP TABLE resolutions")
+    with pytest.raises(SQLAlchemyError) as raised:
+        records.resolution("git+https://me:s3cret@forge.example/x")
+    assert "s3cret" not in str(raised.value)
+    records.close()
