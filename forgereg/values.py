@@ -132,37 +132,33 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(text.replace(",", " ").split())
 
 
-_PATTERN = re.compile(
-    r"(?:(?:tag|branch|rev):)?(?:[A-Za-z0-9_.*?-]|\[!?[A-Za-z0-9_.-]+\])+"
+def _words_like(
+    pattern: re.Pattern[str], what: str
+) -> Callable[[str], tuple[str, ...]]:
+    def read(text: str) -> tuple[str, ...]:
+        each = words(text)
+        if not all(map(pattern.fullmatch, each)):
+            raise ValueError(f"a list of {what}, with spaces between them")
+        return each
+
+    return read
+
+
+#: Read patterns of git refs.
+patterns = _words_like(
+    re.compile(r"(?:(?:tag|branch|rev):)?(?:[A-Za-z0-9_.*?-]|\[!?[A-Za-z0-9_.-]+\])+"),
+    "patterns, such as v* tag:v* branch:main rev:*",
 )
-
-
-def patterns(text: str) -> tuple[str, ...]:
-    """Read patterns of git refs."""
-    each = words(text)
-    if not all(map(_PATTERN.fullmatch, each)):
-        raise ValueError(
-            "a list of patterns, such as v* tag:v* branch:main rev:*, with spaces"
-            " between them"
-        )
-    return each
-
 
 # As OCI distribution-spec v1.1 has names.
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = rf"{_COMPONENT}(?:/{_COMPONENT})*"
-_IMAGE = re.compile(rf"{_NAME}(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
 
-
-def images(text: str) -> tuple[str, ...]:
-    """Read names of images."""
-    each = words(text)
-    if not all(map(_IMAGE.fullmatch, each)):
-        raise ValueError(
-            "a list of images, such as packages/hello packages/hello:1.0, with spaces"
-            " between them"
-        )
-    return each
+#: Read names of images.
+images = _words_like(
+    re.compile(rf"{_NAME}(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?"),
+    "images, such as packages/hello packages/hello:1.0",
+)
 
 
 _KEPT = ("off", "unreachable", "always")

@@ -23,6 +23,9 @@ from forgereg.oci.media import OCI_MANIFEST
 
 Headers = Iterable[tuple[str, str]]
 
+#: What clients call the registry.
+HOST = "registry.test:6443"
+
 #: What the distribution specification knows, and three that Docker's registry adds.
 CODES = {
     "BLOB_UNKNOWN",
@@ -151,11 +154,16 @@ class Connection:
         self._channel.dataReceived(data)
 
     def ask(
-        self, method: str, target: str, headers: Headers = (), body: bytes = b""
+        self,
+        method: str,
+        target: str,
+        headers: Headers = (),
+        body: bytes = b"",
+        host: str = HOST,
     ) -> None:
         """Send a request; the target is sent as it is."""
         self._methods.append(method)
-        lines = [f"{method} {target} HTTP/1.1", "Host: registry.test:6443"]
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
         lines += [f"{name}: {value}" for name, value in headers]
         if body:
             lines.append(f"Content-Length: {len(body)}")
@@ -268,8 +276,9 @@ def ask(
     headers: Headers = (),
     body: bytes = b"",
     address: str = "192.0.2.1",
+    host: str = HOST,
 ) -> Answer:
     """Ask over a connection of its own, and give the answer."""
     connection = Connection.to(site, address=address)
-    connection.ask(method, target, headers, body)
+    connection.ask(method, target, headers, body, host)
     return connection.answer()

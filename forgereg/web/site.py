@@ -26,7 +26,8 @@ _log = logger(__name__)
 #: How long a line of a request, and all its headers, may be, in bytes: clients that
 #: pull chunks send a Range of 18 kB, and some put a token in a header.
 _MAX_HEADERS = 2**17
-#: How long whoever sent something unreadable may go on, in seconds.
+#: How long whoever sent something unreadable may go on, in seconds; also how long the
+#: rest of a request may be waited for when the registry stops.
 _LINGER_SECONDS = 5
 
 _TLS_HANDSHAKE = b"\x16"
@@ -68,6 +69,9 @@ class _Channel(http.HTTPChannel):
             request.responseHeaders.setRawHeaders(b"connection", [b"close"])
         if not self.requests:
             self.loseConnection()
+        elif not self._handlingRequest:
+            # Half a request is here, whose other half may never come.
+            self.setTimeout(_LINGER_SECONDS)
 
     def checkPersistence(  # noqa: N802
         self, request: http.Request, version: bytes

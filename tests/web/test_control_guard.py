@@ -21,11 +21,7 @@ def send(
     host: str = "localhost",
 ) -> Answer:
     """POST from an address."""
-    client = Connection.to(served.site, address=address)
-    lines = [f"POST {path} HTTP/1.1", f"Host: {host}", f"Content-Length: {len(body)}"]
-    lines += [f"{name}: {value}" for name, value in headers]
-    client.send("\r\n".join([*lines, "", ""]).encode() + body)
-    return client.answer()
+    return ask(served.site, "POST", path, headers, body, address, host)
 
 
 def begun(served: Served) -> tuple[Connection, str]:

@@ -101,6 +101,19 @@ def test_requests_that_had_begun_to_come(served: Served) -> None:
     result_of(drained)
 
 
+@pytest.mark.parametrize("half", [b"", b"Content-Length: 9\r\n\r\n{"])
+def test_requests_that_stop_halfway(served: Served, half: bytes) -> None:
+    """Who sends half a request, and no more, does not keep the registry from stopping."""
+    client = served.connect()
+    client.send(b"POST /-/api/builds HTTP/1.1\r\nHost: x\r\n" + half)
+    drained = served.site.drain()
+    served.clock.advance(4.0)
+    assert not client.closed
+    served.clock.advance(1.0)
+    gone(client)
+    result_of(drained)
+
+
 def test_new_connections(served: Served) -> None:
     """Who came in at the last moment is answered, and the connection ends."""
     waiting = served.connect()
