@@ -98,7 +98,7 @@ class Row:
         return self.name.replace("_", "-")
 
 
-#: Every setting. docs/settings.md and `.env.example` say the same; a test compares.
+#: Every setting. The README and `.env.example` say the same; a test compares.
 TABLE = (
     Row(
         "flake", "GITHUB_REPO", "github:imincik/nix-forge", "",

@@ -11,7 +11,7 @@ from forgereg.cli import COMMANDS
 from forgereg.config import TABLE
 from tests.daemon import ROOT
 
-SETTINGS = (ROOT / "docs/settings.md").read_text()
+SETTINGS = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -44,7 +44,7 @@ def test_commands() -> None:
 
 
 def test_faces_of_the_settings() -> None:
-    """docs/settings.md and .env.example tell the same of every setting as the options."""
+    """README and .env.example tell the same of every setting as the options."""
     example = (ROOT / ".env.example").read_text()
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| `--([a-z-]+)` \|", SETTINGS, re.M))
     assert rows == {row.variable: row.option for row in TABLE}
@@ -60,7 +60,7 @@ def test_faces_of_the_settings() -> None:
 
 
 def test_what_needs_a_restart() -> None:
-    """docs/settings.md names every setting that SIGHUP does not apply, and no other."""
+    """README names every setting that SIGHUP does not apply, and no other."""
     (named,) = re.findall(r"a restart is needed for\s(.*?)\.\n\n", SETTINGS, re.S)
     needed = [row.variable for row in TABLE if not row.live]
     assert re.findall(r"`([A-Z_]+)`", named) == needed
