@@ -67,6 +67,8 @@ _TIDY_SECONDS = 3600.0
 #: How often what is prewarmed is looked at, at most, in seconds.
 _LEAST_WARM_SECONDS = 10.0
 _DAY = 86400.0
+#: How long a secret may be, in characters.
+_MAX_SECRET = 8192
 
 
 @define
@@ -405,11 +407,12 @@ def _secret(path: str) -> str | None:
     if not path:
         return None
     try:
-        text = Path(path).read_text("utf-8").strip()
+        with open(path, "rb") as file:
+            text = file.read(_MAX_SECRET + 1).decode().strip()
     except OSError as e:
         raise ValueError(f"the file {path} cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
         raise ValueError(f"the file {path} is not text") from e
-    if not text:
-        raise ValueError(f"the file {path} is empty")
+    if not text or len(text) > _MAX_SECRET:
+        raise ValueError(f"the file {path} must hold 1 to {_MAX_SECRET} characters")
     return text

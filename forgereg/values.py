@@ -166,9 +166,9 @@ _KEPT = ("off", "unreachable", "always")
 
 def kept(text: str) -> str:
     """Read when the last image that worked is kept."""
-    if text not in _KEPT:
+    if text.lower() not in _KEPT:
         raise ValueError(f"one of {', '.join(_KEPT)}")
-    return text
+    return text.lower()
 
 
 _FLAKES = (

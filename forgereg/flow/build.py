@@ -94,10 +94,11 @@ class Build(Errand):
             return
         if state not in (State.QUEUED, self.state):
             self.started_at = self.started_at or self._now()
-            what = state.value
-            if state is State.BUILDING and self.derivation:
-                what = f"building {self.derivation}"
-            _log.info("{image}: {what}", image=self.image, what=what)
+            if state is State.BUILDING:
+                drv = self.derivation
+                _log.info("{image}: building {drv}", image=self.image, drv=drv)
+            else:
+                _log.debug("{image}: {what}", image=self.image, what=state.value)
         self.state = state
         self.has_worked = self.has_worked or state in _WORKING
         self._on_change(self)

@@ -156,7 +156,9 @@ class Builds:
         elif error is not None:
             state, why = State.FAILED, "the registry failed, and its log says how"
         was_there = state is State.DONE and not build.has_worked
+        is_repeated = isinstance(error, RegistryError) and error.is_repeated
         is_nothing = was_cancelled or was_there or isinstance(error, _NOTHING)
+        is_nothing = is_nothing or (is_repeated and not build.has_worked)
         forget = is_nothing and not build.is_wanted
         build.end(state, None if forget else why)
         if forget:

@@ -113,7 +113,10 @@ class Errand:
         raise self._cancelled()
 
     def _cancelled(self) -> BuildCancelled:
-        return BuildCancelled(f"{self.image} was cancelled")
+        return BuildCancelled(
+            f"{self.image} was cancelled by an operator; who pulls it again a minute"
+            " later has it built anew (FORGE_FAILURE_TTL)"
+        )
 
     def cancel(self) -> None:
         """End it: whatever it waits for is cancelled, what began last before the rest."""

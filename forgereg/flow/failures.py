@@ -43,7 +43,8 @@ class Failures:
 
     _policy: Policy
     _clock: Callable[[], float]
-    _errors: TLRUCache[Hashable, tuple[type[RegistryError], str]] = field(init=False)
+    #: key → what it ended with, and when
+    _errors: TLRUCache[Hashable, tuple[RegistryError, float]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         def until(key: object, error: object, now: float) -> float:
@@ -62,7 +63,14 @@ class Failures:
         """
         known = self._errors.get(key)
         if known is not None:
-            raise known[0](known[1])
+            error, failed_at = known
+            ago = self._clock() - failed_at
+            left = max(0.0, self._policy.failure_seconds - ago)
+            raise type(error)(
+                f"{error.detail}\n(it failed {ago:.0f} s ago, and may be tried again in"
+                f" {left:.0f} s)",
+                is_repeated=True,
+            )
         try:
             return await work()
         except _LASTING as e:
@@ -71,7 +79,7 @@ class Failures:
 
     def remember(self, key: Hashable, error: RegistryError) -> None:
         """Take note that something failed."""
-        self._errors[key] = type(error), error.detail
+        self._errors[key] = type(error)(error.detail), self._clock()
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._errors

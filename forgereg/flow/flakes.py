@@ -87,9 +87,11 @@ class _Looked(Generic[T]):
     at: float
     stale: str | None = None
 
-    def is_fresh(self, now: float, most_seconds: float) -> bool:
+    def is_fresh(
+        self, now: float, most_seconds: float, retry_seconds: float = _RETRY_SECONDS
+    ) -> bool:
         """Whether it is still to be trusted; clocks may be set back."""
-        most = most_seconds if self.stale is None else _RETRY_SECONDS
+        most = most_seconds if self.stale is None else retry_seconds
         return self.at <= now < self.at + most
 
 
@@ -152,10 +154,11 @@ class Flake:
         known = self._resolutions.get(self.ref)
         if known is None:
             return None
-        ttl_seconds = self._policy.ttl_seconds
+        ttl_seconds, retry_seconds = self._policy.ttl_seconds, _RETRY_SECONDS
         if is_here(known.found):
             ttl_seconds = min(ttl_seconds, _HERE_SECONDS)
-        is_fresh = known.is_fresh(self._now(), ttl_seconds)
+            retry_seconds = ttl_seconds
+        is_fresh = known.is_fresh(self._now(), ttl_seconds, retry_seconds)
         return Located(known.found, known.stale) if is_fresh else None
 
     def located_now(self, tag: Tag) -> Located | None:
@@ -280,7 +283,7 @@ class Flake:
         old = self._resolutions.get(ref)
         known = None if old is None else old.found
         is_off = self._policy.last_known_good == "off"
-        spare = None if known is None or is_here(known) or is_off else known
+        spare = None if is_off else known
         most = errand.timeout_seconds
         mine = errand.beside(most if spare is None else min(most, _LOOK_SECONDS))
         try:

@@ -166,6 +166,11 @@ class _Listener:
         line = parse_line(raw)
         return "" if line is None else self._hide(line.text[:_CHARACTERS])
 
+    @property
+    def has_said_why(self) -> bool:
+        """Whether there is anything to report."""
+        return bool(self.errors or self._others or self._lines)
+
     def report(self) -> str:
         """What nix said was wrong, and the last lines of the log."""
         said = "\n".join(self.errors or self._others) or "nix did not say why"
@@ -322,7 +327,8 @@ class Nix:
             after = f"{most_seconds:g} s (FORGE_EVALUATION_TIMEOUT)"
             if is_whole:
                 after = f"{errand.timeout_seconds:g} s (NIX_BUILD_TIMEOUT)"
-            raise BuildTimedOut(f"{what} timed out after {after}: {report}")
+            said = f": {report}" if listener.has_said_why else ""
+            raise BuildTimedOut(f"{what} timed out after {after}{said}")
         if any(sign in text for text in listener.errors for sign in _DISK_FULL):
             raise DiskFull(f"{what} failed, the disk is full: {report}")
         if ended.status is None or listener.interrupted:

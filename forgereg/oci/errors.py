@@ -17,9 +17,11 @@ class RegistryError(Exception):
 
     :ivar detail: what the client reads about it: what went wrong and what to do;
         never a secret.
+    :ivar is_repeated: whether it is remembered from before, and nothing was tried.
     """
 
     detail: str
+    is_repeated: bool = False
 
     def __str__(self) -> str:
         return self.detail

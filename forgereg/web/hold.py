@@ -125,7 +125,9 @@ def describe_wait(image: str, build: Report | None, now: float) -> str:
     done = f", {progress.done}/{progress.expected} derivations" * bool(
         progress.expected
     )
+    seconds = now - since
+    time = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
     return (
-        f"{image} is still {build.state.value}{done}, after {(now - since) / 60:.0f} min;"
+        f"{image} is still {build.state.value}{done}, after {time};"
         f" its log: /-/api/builds/{build.id}/log; pull again in a minute"
     )
