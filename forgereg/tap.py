@@ -234,6 +234,10 @@ class _Running(Service):
             first_line, path = str(e).partition("\n")[0], self._state.path
             self._refuse(f"the records in {path} cannot be opened: {first_line}")
         self._assembly = self._assemble(self._records)
+        # Before anyone can see that we are there, as it would end us otherwise.
+        signal.signal(
+            signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload)
+        )
         site = self._assembly.site
         outcome: list[IListeningPort | Failure] = []
         self._endpoint.listen(site).addBoth(outcome.append)
@@ -296,7 +300,7 @@ class _Running(Service):
         Deferred.fromCoroutine(self._assembly.begin())
 
     def _heed(self) -> None:
-        """Listen to signals: what Twisted does not know, or takes for an error."""
+        """Take a second signal for haste, which Twisted takes for an error."""
         told = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
         heard: list[int] = []
 
@@ -310,9 +314,6 @@ class _Running(Service):
 
         for number in told:
             signal.signal(number, heed)
-        signal.signal(
-            signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload)
-        )
 
     def _hurry(self) -> None:
         """Whoever says twice that it is to stop does not want to wait for transfers."""
