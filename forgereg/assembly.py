@@ -298,17 +298,18 @@ class Assembly:
         self._evaluations.most_waiting = max(1, settings.max_queue)
         self.api.limits = Limits(settings.max_hold, settings.redirect_hold)
         self.registry.flakes[-1].patterns = settings.tags
-        others = [
-            row.variable
+        changed = [
+            row
             for row in TABLE
-            if not row.live
-            and getattr(settings, row.name) != getattr(self.settings, row.name)
+            if getattr(settings, row.name) != getattr(self.settings, row.name)
         ]
         self.settings = attrs.evolve(
             self.settings,
             **{row.name: getattr(settings, row.name) for row in TABLE if row.live},
         )
-        return others
+        live = ", ".join(row.variable for row in changed if row.live)
+        _log.info("settings that have changed: {names}", names=live or "none")
+        return [row.variable for row in changed if not row.live]
 
     async def begin(self) -> None:
         """Do what is to be done at start; nobody waits for it."""

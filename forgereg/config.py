@@ -200,8 +200,8 @@ TABLE = (
     ),
     Row(
         "evaluation_memory", "FORGE_EVALUATION_MEMORY", str(8 * 2**30), "bytes",
-        "how much memory one evaluation may take; 0 for any", values.whole(0, 2**50),
-        live=True,
+        "how much memory one evaluation may take; 0 for any",
+        values.zero_or(values.whole(2**28, 2**50)), live=True,
     ),
     Row(
         "max_hold", "FORGE_MAX_HOLD", "0", "seconds",
@@ -251,7 +251,7 @@ TABLE = (
     Row(
         "pins", "FORGE_PINS", "", "",
         "patterns of images that are never forgotten, such as packages/hello:*",
-        values.words, live=True,
+        values.pins, live=True,
     ),
     Row(
         "stop_timeout", "FORGE_STOP_TIMEOUT", "30", "seconds",

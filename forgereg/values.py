@@ -58,6 +58,18 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
+def zero_or(read: Callable[[str], int]) -> Callable[[str], int]:
+    """Read nought, or what else is allowed."""
+
+    def read_any(text: str) -> int:
+        try:
+            return 0 if text == "0" else read(text)
+        except ValueError as e:
+            raise ValueError(f"{e}, or 0") from e
+
+    return read_any
+
+
 def port(text: str) -> str:
     """Read a TCP port or a Twisted endpoint string."""
     is_port = re.fullmatch(r"[0-9]{1,5}", text) and 1 <= int(text) <= 65535
@@ -158,6 +170,15 @@ _NAME = rf"{_COMPONENT}(?:/{_COMPONENT})*"
 images = _words_like(
     re.compile(rf"{_NAME}(?::[A-Za-z0-9_][A-Za-z0-9_.-]*)?"),
     "images, such as packages/hello packages/hello:1.0",
+)
+
+
+#: Read patterns of images, with or without a tag.
+pins = _words_like(
+    re.compile(
+        r"(?:[a-z0-9_./*?-]|\[!?[a-z0-9_.-]+\])+(?::(?:[\w.*?-]|\[!?[\w.-]+\])+)?"
+    ),
+    "patterns of images, such as packages/hello applications/*/web:v*",
 )
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from functools import update_wrapper
 from io import TextIOWrapper
 from pathlib import Path
@@ -92,7 +93,7 @@ def builds(everything: bool, as_json: bool) -> Story:
         if as_json:
             click.echo(json.dumps([build.raw for build in found], indent=2))
         elif found:
-            list_builds(_console(), found)
+            list_builds(_console(), found, datetime.now(UTC))
         else:
             hint = "" if everything else "; --all shows what is over"
             click.echo(f"nothing is being built{hint}", err=True)

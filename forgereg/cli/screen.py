@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 #: How wide the bar is: beside it, 80 columns have room for what a build tells.
 _BAR = 15
+#: What a table of 80 columns has room for.
+_DIGEST = re.compile(r"(@sha256:[0-9a-f]{8})[0-9a-f]+")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -153,14 +156,28 @@ def _clean_lines(text: str) -> str:
     return "\n".join(map(clean, text.split("\n")))
 
 
-def list_builds(console: Console, builds: Sequence[Build]) -> None:
-    """Write a table; where nobody looks, a line with tabs for each build."""
+def _time(build: Build, now: datetime) -> str:
+    """Say how long a build took, or since when it was asked for."""
+    seconds = build.seconds
+    if seconds is None and not build.state.is_over:
+        seconds = max(0.0, (now - build.asked_at).total_seconds())
+    return "" if seconds is None else f"{seconds:.0f} s"
+
+
+def list_builds(console: Console, builds: Sequence[Build], now: datetime) -> None:
+    """
+    Write a table; where nobody looks, a line with tabs for each build.
+
+    :param now: with a time zone.
+    """
     rows = [
         [
             clean(build.id),
-            clean(build.image),
+            _DIGEST.sub(r"\1…", clean(build.image))
+            if console.is_terminal
+            else clean(build.image),
             f"{build.asked_at:%Y-%m-%d %H:%M:%S}",
-            "" if build.seconds is None else f"{build.seconds:.0f} s",
+            _time(build, now),
             describe(build),
         ]
         for build in builds

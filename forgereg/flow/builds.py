@@ -98,10 +98,14 @@ class Builds:
         :param work: does it.
         :returns: the build, and a Deferred of this caller's own: cancelling it is
             leaving.
+        :raises TooManyBuilds: it is wanted by name, and too many wait already.
         """
         build = self._flights.get(key)
         if build is None:
-            build = self._flights[key] = self._new(image, client)
+            build = self._new(image, client)
+            if is_wanted and not self.slots.has_room:
+                self._admit(build)
+            self._flights[key] = build
             build.is_cancelled = not is_wanted and ("cancelled", key) in self._failures
         else:
             build.join(client)

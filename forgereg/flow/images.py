@@ -226,9 +226,12 @@ class Images:
     async def _locked(self, build: Build, wish: Wish, locked: str) -> Forms:
         package = await self._package(build, wish, locked)
         if wish.tag.text not in package.tags:
+            refs = (
+                "; nor is it a git tag, a branch or a full revision that may be pulled"
+            )
             raise ManifestUnknown(
                 f"{wish.name} has no tag {wish.tag.text!r}; it has:"
-                f" {', '.join(package.tags)}"
+                f" {', '.join(package.tags)}{refs if wish.flake.patterns else ''}"
             )
         return await self._built(build, wish, locked, package, package.tags)
 

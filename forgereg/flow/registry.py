@@ -30,6 +30,7 @@ from forgereg.logs import logger
 from forgereg.oci.errors import (
     ArchiveInvalid,
     BlobUnknown,
+    EvaluationFailed,
     FlakeUnavailable,
     ManifestUnknown,
     NameUnknown,
@@ -280,13 +281,23 @@ class Registry:
         """
         flake, wanted = self._find(name)
         errand = self.errand(str(name), client)
-        located = await flake.lock(errand)
-        tags = (await flake.package(errand, located.locked, wanted)).tags
+        tags: set[str] = set()
+        missing: RegistryError | None = None
         try:
-            return sorted({*tags, *await flake.git_tags(errand)})
+            located = await flake.lock(errand)
+            package = await flake.package(errand, located.locked, wanted)
+            tags.update(package.tags)
+        except (FlakeUnavailable, EvaluationFailed) as e:
+            missing = e
+        try:
+            tags.update(await flake.git_tags(errand))
         except FlakeUnavailable as e:
-            _log.warn("{name}: git refs are not listed: {error}", name=name, error=e)
-            return tags
+            missing = missing or e
+        if missing is not None:
+            if not tags:
+                raise missing
+            _log.warn("{name}: not all tags are listed: {e}", name=name, e=missing)
+        return sorted(tags)
 
     async def catalogue(self, client: str = "") -> list[str]:
         """

@@ -49,6 +49,11 @@ class Slots:
         self._most = most
         self._serve()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether whoever comes now need not wait."""
+        return self._taken < self._most
+
     @asynccontextmanager
     async def turn(self, errand: Errand, state: State) -> AsyncIterator[None]:
         """

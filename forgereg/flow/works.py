@@ -171,11 +171,15 @@ def parse_image(text: str) -> tuple[Name, Tag]:
     name, _, tag = text.partition(":")
     try:
         reference = parse_reference(tag or "latest")
-        if isinstance(reference, Digest):
-            raise RequestInvalid(f"{text} is no tag: a digest cannot be built")
-        return parse_name(name), reference
+        if not isinstance(reference, Digest) and "@" not in name:
+            return parse_name(name), reference
+        why = "a digest cannot be built"
     except RegistryError as e:
-        raise RequestInvalid(f"{text[:300]!r} is not an image: {e.detail}") from e
+        why = e.detail
+    raise RequestInvalid(
+        f"{text[:300]!r} is not an image: {why}; it is written as packages/hello:latest,"
+        " without the registry's address"
+    )
 
 
 def _tell(failure: Failure, image: str) -> None:

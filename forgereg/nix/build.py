@@ -72,6 +72,9 @@ _NO_FLAKE = (
 )
 
 
+_OLD_BRANCH = "refs/heads/master"
+
+
 class Run(Protocol):
     """Run a child process: `forgereg.nix.process.Processes.run`."""
 
@@ -212,6 +215,10 @@ class Nix:
         except FlakeUnavailable as e:
             if any(sign in e.detail for sign in _NO_FLAKE):
                 raise EvaluationFailed(e.detail) from e
+            if _OLD_BRANCH in e.detail:
+                # Nix 2.8 looks for no other; newer ones ask the repository.
+                hint = "name the branch in the flake ref, as in ?ref=main"
+                raise FlakeUnavailable(f"{e.detail} ({hint})") from e
             raise
         locked = parse_locked(_json(out))
         if locked is None:

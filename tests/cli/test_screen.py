@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import timedelta
 
 import pytest
 from attrs import evolve
@@ -102,6 +103,9 @@ def test_lines() -> None:
 def test_table() -> None:
     """On a terminal, builds are a table whose ids can be copied whole."""
     terminal = console()
-    list_builds(terminal, [BUILDING, evolve(BROKEN, image="[red]x\x1b[2J")])
+    now = BUILDING.asked_at + timedelta(seconds=75)
+    long = evolve(BROKEN, image=f"[red]x\x1b[2J@sha256:{'0' * 64}")
+    list_builds(terminal, [BUILDING, long], now)
+    assert "75 s" in seen(terminal) and "00000…" in seen(terminal)
     assert "IMAGE" in seen(terminal) and "b2" in seen(terminal)
     assert "[red]x" in seen(terminal) and "\x1b[2J" not in seen(terminal)

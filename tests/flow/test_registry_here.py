@@ -144,3 +144,35 @@ def test_flakes_elsewhere(tmp_path: Path) -> None:
         for _ in range(3):
             assert served.get(NEW, ANY_FORM).status == 404
         assert served.nix.count("metadata") == 1
+
+
+def test_flake_that_is_away(served: Served) -> None:
+    """What a flake on this machine had is served while its directory is away."""
+    before = served.pull("packages/hello")
+    served.get("/v2/_catalog")
+    is_pure = served.nix.flake.startswith("path:")
+    served.nix.fail("metadata", "error: getting status of '/srv': No such file")
+    served.clock.advance(6.0)
+    answer = served.get(LATEST, ANY_FORM)
+    assert answer.status == 200 and "No such file" in (answer["Warning"] or "")
+    assert served.pull("packages/hello") == before
+    if is_pure:  # else nix is asked each time what is in it
+        assert served.get("/v2/packages/hello/tags/list").status == 200
+        assert served.get("/v2/_catalog").json["repositories"] == ["packages/hello"]
+    served.nix.mend()
+    save(served, "new")
+    served.clock.advance(6.0)
+    served.pull("packages/new")
+
+
+def test_failures_that_are_remembered(served: Served) -> None:
+    """However often a node asks for what has failed, one build has failed."""
+    served.nix.fail("build", "error: it is broken")
+    for seconds in range(5):
+        message = served.get(LATEST, ANY_FORM).error[1]
+        assert "it is broken" in message
+        assert ("may be tried again in" in message) == (seconds > 0)
+        served.clock.advance(1.0)
+    (build,) = served.get("/-/api/builds").json["builds"]
+    assert build["state"] == "failed"
+    assert len(list((served.state / "logs").iterdir())) == 1

@@ -246,3 +246,12 @@ def test_a_directory_has_no_refs(tmp_path: Path) -> None:
             assert status(served, tag) == 404
         assert tags(served) == ["2.12", "latest"]
         assert nix.count("ls-remote") == 0
+
+
+def test_list_while_the_flake_cannot_be_read(forge: Served) -> None:
+    """Where the newest revision cannot be had, the git refs are listed all the same."""
+    forge.nix.fail("metadata", "error: couldn't find remote ref refs/heads/master")
+    assert tags(forge) == ["2.x", "main", "v1", "v2"]
+    forge.set(tags=())
+    answer = forge.get("/v2/packages/hello/tags/list")
+    assert answer.status == 422 and "as in ?ref=main" in answer.error[1]

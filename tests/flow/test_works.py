@@ -19,6 +19,7 @@ from forgereg.oci.errors import (
     DiskFull,
     NameUnknown,
     RequestInvalid,
+    TooManyBuilds,
 )
 from forgereg.oci.reference import Name, Tag
 from forgereg.records.builds import BuildRecords
@@ -377,3 +378,17 @@ def test_push_of_what_was_pulled_by_digest(hooked: Served) -> None:
     hooked.clock.advance(10.0)
     assert result_of(hooked.assembly.works.pushed(PUSH)) == ["github:acme/forge"]
     assert states(hooked) == [State.DONE]
+
+
+def test_start_while_the_queue_is_full(served: Served) -> None:
+    """Who has an image built when too many wait is told so, and nothing is listed."""
+    add(served, "a", "b")
+    served.set(max_builds=1, max_queue=0)
+    (waiting,) = hold(served, State.BUILDING)
+    with pytest.raises(TooManyBuilds):
+        result_of(served.assembly.works.start("packages/a", "admin"))
+    assert states(served) == [State.BUILDING]
+    go_on(served)
+    result_of(waiting)
+    result_of(served.assembly.works.start("packages/b", "admin"))
+    assert states(served) == [State.DONE] * 2
