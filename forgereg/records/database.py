@@ -17,6 +17,8 @@ from forgereg.records.schema import metadata
 
 #: How SQLite says that the disk is full: with a page in hand, and without.
 _NO_ROOM = ("is full", "disk I/O error")
+#: How it says that it may not write, or not now.
+_NO_WRITING = ("readonly", "unable to open", "is locked")
 #: Of the tables; another one whenever they change.
 VERSION = 1
 
@@ -76,7 +78,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """
     Write in one transaction.
 
-    :raises DiskFull: there is no room for it.
+    :raises DiskFull: there is no room for it, or no writing at all.
     """
     try:
         with engine.begin() as connection:
@@ -84,6 +86,8 @@ def writing(engine: Engine) -> Iterator[Connection]:
     except OperationalError as e:
         if any(sign in str(e.orig) for sign in _NO_ROOM):
             raise DiskFull("the registry's disk has no room for records") from e
+        if any(sign in str(e.orig) for sign in _NO_WRITING):
+            raise DiskFull(f"the registry cannot write its records: {e.orig}") from e
         raise
 
 

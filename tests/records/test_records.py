@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from forgereg.oci.descriptor import Compression, Descriptor, Image
@@ -318,3 +319,17 @@ def test_no_room(url: str) -> None:
             records.remember_answer("locked", f"{n}", "x" * 5000)
     assert records.resolution("flake") == ("locked", 1.0)
     records.close()
+
+
+def test_records_that_cannot_be_written(tmp_path: Path) -> None:
+    """Where the disk is read-only, what is known can be read, and the rest is told."""
+    records = Records.open(f"sqlite:///{tmp_path / 'r.sqlite'}")
+    records.remember_answer("locked", "question", "1")
+    records.close()
+    read_only = Records(
+        create_engine(f"sqlite:///file:{tmp_path / 'r.sqlite'}?mode=ro&uri=true")
+    )
+    assert read_only.answer("locked", "question") == "1"
+    with pytest.raises(DiskFull, match="cannot write its records: attempt to write"):
+        read_only.remember_answer("locked", "other", "2")
+    read_only.close()
