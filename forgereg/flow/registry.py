@@ -27,6 +27,7 @@ from forgereg.flow.policy import Policy
 from forgereg.flow.report import Report
 from forgereg.flow.threads import InThread, or_drop
 from forgereg.logs import logger
+from forgereg.nix.refs import LATEST
 from forgereg.oci.errors import (
     ArchiveInvalid,
     BlobUnknown,
@@ -162,16 +163,34 @@ class Registry:
             raise ReferrersUnknown(f"{name} has no signatures or other referrers")
         forms = self._images.known(wish)
         if forms is None:
-            forms = await self._pull(wish, client)[1]
+            key = await self._key(wish, client)
+            forms = await self._pull(wish, client, key)[1]
             for manifest in forms.manifests:
                 self._manifests[name, manifest.digest] = manifest
         return forms
 
+    async def _key(self, wish: Wish, client: str) -> tuple[object, ...]:
+        """Name what a pull is the same work as: not what a flake was that has moved."""
+        key = (wish.name, wish.tag)
+        build, flake = self.builds.find(key), wish.flake
+        if build is None or build.locked is None or wish.tag.text != LATEST:
+            return key
+        try:
+            now = await flake.lock(self.errand(str(wish), client))
+        except RegistryError:
+            return key
+        return key if flake.hide(now.locked) == build.locked else (*key, now.locked)
+
     def _pull(
-        self, wish: Wish, client: str, *, is_wanted: bool = False
+        self,
+        wish: Wish,
+        client: str,
+        key: tuple[object, ...],
+        *,
+        is_wanted: bool = False,
     ) -> tuple[Build, Deferred[Forms]]:
         return self.builds.pull(
-            (wish.name, wish.tag),
+            key,
             str(wish),
             client,
             lambda build: self._images.prepare(build, wish),
@@ -185,7 +204,7 @@ class Registry:
         :raises NameUnknown: it is of no family that is served here.
         """
         wish = Wish(name, tag, *self._find(name))
-        build, done = self._pull(wish, client, is_wanted=True)
+        build, done = self._pull(wish, client, (name, tag), is_wanted=True)
         done.addErrback(lambda failure: failure.trap(RegistryError) and None)
         return build.report()
 

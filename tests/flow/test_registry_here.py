@@ -176,3 +176,34 @@ def test_failures_that_are_remembered(served: Served) -> None:
     (build,) = served.get("/-/api/builds").json["builds"]
     assert build["state"] == "failed"
     assert len(list((served.state / "logs").iterdir())) == 1
+
+
+def test_change_during_a_build(served: Served) -> None:
+    """Who has changed a package while the last change is built pulls the newer one."""
+    before = served.store.package("1", Recipe((layer("before"),)), name="before")
+    served.nix.packages["hello"] = before
+    served.nix.pause()
+    first = served.begin(LATEST, ANY_FORM)
+    for _ in range(2):
+        served.nix.step()  # to where it is built
+    save(served, "hello")
+    served.clock.advance(6.0)
+    later = [served.begin(LATEST, ANY_FORM) for _ in range(2)]
+    served.nix.finish()
+    assert first.answer().status == 200
+    newest = served.pull("packages/hello")["layers"]
+    assert [client.answer().json["layers"] for client in later] == [newest] * 2
+
+
+def test_no_change_during_a_build(served: Served) -> None:
+    """Whoever comes later, while a build runs, joins it."""
+    served.nix.pause()
+    first = served.begin(LATEST, ANY_FORM)
+    for _ in range(2):
+        served.nix.step()
+    served.clock.advance(6.0)
+    second = served.begin(LATEST, ANY_FORM)
+    served.nix.finish()
+    assert first.answer().body == second.answer().body
+    assert served.nix.count("build") == 1
+    assert len(served.get("/-/api/builds").json["builds"]) == 1
