@@ -232,7 +232,10 @@ class _Running(Service):
             self._records = open_records(self._state.path)
         except SQLAlchemyError as e:
             first_line, path = str(e).partition("\n")[0], self._state.path
-            self._refuse(f"the records in {path} cannot be opened: {first_line}")
+            self._refuse(
+                f"the records in {path} cannot be opened: {first_line}; without them"
+                " (registry.sqlite) the registry begins anew"
+            )
         self._assembly = self._assemble(self._records)
         # Before anybody can tell that we are there: unheard, it would end us.
         signal.signal(

@@ -86,7 +86,7 @@ def test_a_crash_while_building(tmp_path: Path, faults: str, store: Path) -> Non
         running.wait_for("packages/slow:latest: started")
         (nix,) = running.children()
         running.kill()
-        client.wait()
+        client.communicate()
         eventually(lambda: not Path(f"/proc/{nix}").exists())
         eventually(lambda: not sleeping("1000"))
 

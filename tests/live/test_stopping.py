@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -43,9 +44,9 @@ class Download:
     def finish(self) -> str:
         """Read the rest; give the digest of the whole."""
         hashed = hashlib.sha256(self._begin)
-        while piece := self._response.read(2**20):
-            hashed.update(piece)
-        self._connection.close()
+        with closing(self._connection), self._response:
+            while piece := self._response.read(2**20):
+                hashed.update(piece)
         return f"sha256:{hashed.hexdigest()}"
 
 
