@@ -194,7 +194,7 @@ class _StateDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
             (path / "roots").mkdir(exist_ok=True)
             # Held until the process ends, whatever ends it.
             self._lock = (path / "lock").open("w")

@@ -7,6 +7,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from forgereg.flow.report import Report, State, SweepReport, SweptImage
+from forgereg.flow.works import parse_image
 from forgereg.nix.progress import Progress
 from forgereg.oci.errors import (
     BuildOver,
@@ -79,6 +80,7 @@ class FakeWorks:
 
     async def start(self, image: str, client: str) -> Report:
         """Join the first build if it is of that image."""
+        image = "{}:{}".format(*parse_image(image))
         self.asked.append(("start", image, client))
         if image != self.reports[0].image:
             raise NameUnknown(f"there is no {image}")

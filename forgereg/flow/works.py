@@ -20,8 +20,16 @@ from forgereg.flow.report import Report, SweepReport
 from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
-from forgereg.oci.errors import RegistryError, RequestInvalid
-from forgereg.oci.reference import Digest, Name, Tag, parse_name, parse_reference
+from forgereg.nix.refs import LATEST
+from forgereg.oci.errors import NameInvalid, RegistryError, RequestInvalid
+from forgereg.oci.reference import (
+    Digest,
+    Name,
+    Tag,
+    parse_name,
+    parse_reference,
+    shown,
+)
 from forgereg.records.buildlogs import BuildLogs
 from forgereg.records.builds import BuildRecords
 from forgereg.records.pulls import Pulls
@@ -166,18 +174,21 @@ def parse_image(text: str) -> tuple[Name, Tag]:
     """
     Read an image's name: a repository, a colon and a tag; ``latest`` without one.
 
-    :raises RequestInvalid: it is none.
+    :raises NameInvalid: there is no such repository's name in it.
+    :raises RequestInvalid: there is no tag in it.
     """
     name, _, tag = text.partition(":")
+    kind: type[RegistryError] = RequestInvalid
     try:
-        reference = parse_reference(tag or "latest")
+        reference = parse_reference(tag or LATEST)
         if not isinstance(reference, Digest) and "@" not in name:
             return parse_name(name), reference
         why = "a digest cannot be built"
     except RegistryError as e:
+        kind = NameInvalid if isinstance(e, NameInvalid) else RequestInvalid
         why = e.detail
-    raise RequestInvalid(
-        f"{text[:300]!r} is not an image: {why}; it is written as packages/hello:latest,"
+    raise kind(
+        f"{shown(text)} is not an image: {why}; it is written as packages/hello:latest,"
         " without the registry's address"
     )
 

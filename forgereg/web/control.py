@@ -21,7 +21,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTo
 from forgereg.flow.report import Report, State, SweepReport
 from forgereg.logs import logger
 from forgereg.oci.errors import Forbidden, RegistryError, RequestInvalid
-from forgereg.oci.reference import is_tag, parse_name, shown
+from forgereg.oci.reference import shown
 from forgereg.web.answer import JSON, refuse, whole
 from forgereg.web.problem import Problem, describe, problem
 from forgereg.web.reports import BUILDS, build_json, sweep_json
@@ -133,7 +133,7 @@ class Control:
     async def start(self, request: Request) -> bytes:
         """Build an image without pulling it."""
         self._check(request)
-        image = _image(_fields(request, image=str)["image"])
+        image = _fields(request, image=str)["image"]
         return _accepted(
             request, await self._works.start(image, self._client_of(request))
         )
@@ -218,14 +218,6 @@ def _states(request: Request) -> set[State]:
             f"{shown(word)} is no state of a build; those are {', '.join(known)}"
         )
     return {State(word) for word in words}
-
-
-def _image(text: str) -> str:
-    """Check the name of an image, whose tag may be missing, and give it whole."""
-    name, _, tag = text.partition(":")
-    if not is_tag(tag := tag or "latest"):
-        raise RequestInvalid(f"{shown(tag)} is not a tag")
-    return f"{parse_name(name)}:{tag}"
 
 
 def _fields(request: Request, **kinds: type) -> Mapping[str, Any]:

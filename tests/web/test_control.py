@@ -160,7 +160,7 @@ def test_start(site: RegistrySite, control: Controlled, image: str) -> None:
         ("", "NAME_INVALID"),
         ("Packages/hello", "NAME_INVALID"),
         ("../hello:latest", "NAME_INVALID"),
-        ("packages/hello@sha256:0", "NAME_INVALID"),
+        ("packages/hello@sha256:0", "UNSUPPORTED"),
         ("packages/hello:a:b", "UNSUPPORTED"),
         ("packages/hello:-", "UNSUPPORTED"),
         ("\ud800", "NAME_INVALID"),
