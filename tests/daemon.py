@@ -214,3 +214,13 @@ def flake(source: Path, target: Path) -> str:
     (target / "busybox").mkdir(exist_ok=True)
     shutil.copy("/bin/busybox", target / "busybox" / "busybox")
     return f"path:{target}"
+
+
+def collect_garbage(store: Path) -> None:
+    """Have Nix delete what no root keeps."""
+    subprocess.run(
+        ["nix-store", "--store", store, "--gc"],
+        check=True,
+        capture_output=True,
+        env=environment(),
+    )

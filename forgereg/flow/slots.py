@@ -52,7 +52,7 @@ class Slots:
     @property
     def has_room(self) -> bool:
         """Whether whoever comes now need not wait."""
-        return self._taken < self._most
+        return not self._queue and self._taken < self._most
 
     @asynccontextmanager
     async def turn(self, errand: Errand, state: State) -> AsyncIterator[None]:
@@ -62,10 +62,10 @@ class Slots:
         :param state: which the errand enters once it has a place.
         :raises TooManyBuilds: too many wait already.
         """
-        if self._queue or self._taken >= self._most:
-            await self._wait(errand)
-        else:
+        if self.has_room:
             self._taken += 1
+        else:
+            await self._wait(errand)
         try:
             errand.enter(state)
             yield

@@ -6,12 +6,16 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+from twisted.python.failure import Failure
 from twisted.web.server import Request
 from werkzeug.http import parse_etags
 
+from forgereg.logs import logger
 from forgereg.oci.reference import Digest
 from forgereg.web.patience import RETRY_AFTER_SECONDS
-from forgereg.web.problem import Problem
+from forgereg.web.problem import Problem, problem
+
+_log = logger(__name__)
 
 JSON = "application/json"
 
@@ -50,6 +54,21 @@ def break_off(request: Request) -> bytes:
     request.channel.persistent = False
     request.channel.forceAbortClient()
     return b""
+
+
+def fail(request: Request, failure: Failure, incident: str) -> bytes:
+    """
+    Answer where there is a bug: with a name, under which the log has more.
+
+    :param incident: that name.
+    """
+    _log.failure("incident {incident}", failure, incident=incident)
+    if request.startedWriting:
+        return break_off(request)
+    message = f"the registry failed; its log has more under incident {incident}"
+    return refuse(
+        request, problem(HTTPStatus.INTERNAL_SERVER_ERROR, "UNKNOWN", message)
+    )
 
 
 def identify(request: Request, digest: Digest) -> None:

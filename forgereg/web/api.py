@@ -43,6 +43,7 @@ from forgereg.oci.reference import (
 from forgereg.web.answer import (
     JSON,
     break_off,
+    fail,
     header,
     hops,
     is_known,
@@ -196,14 +197,7 @@ class Api:
 
     @app.handle_errors(Exception)  # type: ignore[arg-type]
     def _unexpected(self, request: Request, failure: Failure) -> bytes:
-        incident = self._new_incident()
-        _log.failure("incident {incident}", failure, incident=incident)
-        if request.startedWriting:
-            return break_off(request)
-        message = f"the registry failed; its log has more under incident {incident}"
-        return refuse(
-            request, problem(HTTPStatus.INTERNAL_SERVER_ERROR, "UNKNOWN", message)
-        )
+        return fail(request, failure, self._new_incident())
 
     def _name(self, text: str) -> Name:
         return parse_name(text, self._max_name_length)

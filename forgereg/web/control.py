@@ -19,14 +19,11 @@ from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
 from forgereg.flow.report import Report, State, SweepReport
-from forgereg.logs import logger
 from forgereg.oci.errors import Forbidden, RegistryError, RequestInvalid
 from forgereg.oci.reference import shown
-from forgereg.web.answer import JSON, refuse, whole
+from forgereg.web.answer import JSON, fail, refuse, whole
 from forgereg.web.problem import Problem, describe, problem
 from forgereg.web.reports import BUILDS, build_json, sweep_json
-
-_log = logger(__name__)
 
 #: How large what is sent may be, in bytes.
 MAX_BODY = 2**16
@@ -193,10 +190,9 @@ class Control:
 
     @app.handle_errors(Exception)  # type: ignore[arg-type]
     def _unexpected(self, request: Request, failure: Failure) -> bytes:
-        incident = self._new_incident()
-        _log.failure("incident {incident}", failure, incident=incident)
-        message = f"the registry failed; its log has more under incident {incident}"
-        return _refuse(request, problem(500, "UNKNOWN", message))
+        body = fail(request, failure, self._new_incident())
+        request.setHeader("Cache-Control", "no-store")
+        return body
 
 
 def _number(request: Request, name: bytes, default: int) -> int:

@@ -24,12 +24,9 @@ from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 
 from forgereg.flow.push import Push, parse_push
-from forgereg.logs import logger
 from forgereg.oci.errors import Forbidden, RegistryError, RequestInvalid
-from forgereg.web.answer import JSON, refuse, whole
+from forgereg.web.answer import JSON, fail, refuse, whole
 from forgereg.web.problem import describe, problem
-
-_log = logger(__name__)
 
 #: In bytes. GitHub sends up to 25 MB, of which 2048 commits with a kilobyte or two each
 #: are all that happens; whoever has no secret is read this much. A push that was too
@@ -93,11 +90,7 @@ class Hooks:
 
     @app.handle_errors(Exception)  # type: ignore[arg-type]
     def _unexpected(self, request: Request, failure: Failure) -> bytes:
-        incident = self._new_incident()
-        _log.failure("incident {incident}", failure, incident=incident)
-        message = f"the registry failed; its log has more under incident {incident}"
-        status = HTTPStatus.INTERNAL_SERVER_ERROR
-        return refuse(request, problem(status, "UNKNOWN", message))
+        return fail(request, failure, self._new_incident())
 
 
 def is_signed(secret: str, headers: Headers, body: bytes) -> bool:

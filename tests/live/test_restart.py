@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests import daemon
-from tests.daemon import ROOT, Daemon, eventually
+from tests.daemon import ROOT, Daemon, collect_garbage, eventually
 
 HELLO = "/v2/packages/hello/manifests/latest"
 
@@ -167,16 +167,6 @@ def test_collected_archives_come_back(
                 assert served(running, HELLO) == before
     finally:
         subprocess.run(["chmod", "-R", "u+w", store], check=True)
-
-
-def collect_garbage(store: Path) -> None:
-    """Have Nix delete what no root keeps."""
-    subprocess.run(
-        ["nix-store", "--store", store, "--gc"],
-        check=True,
-        capture_output=True,
-        env=daemon.environment(),
-    )
 
 
 @pytest.mark.parametrize("kind", ["path", "git"])

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tests import daemon
-from tests.daemon import BIN, Daemon
+from tests.daemon import BIN, Daemon, collect_garbage
 
 DAY = 86400.0
 HELLO = "/v2/packages/hello/manifests/latest"
@@ -73,13 +73,3 @@ def archives(store: Path, name: str) -> int:
     """Count the archives of an image in the store."""
     found = (store / "nix" / "store").glob(f"*-docker-image-{name}.tar*")
     return len([path for path in found if path.suffix != ".drv"])
-
-
-def collect_garbage(store: Path) -> None:
-    """Have Nix delete what no root keeps."""
-    subprocess.run(
-        ["nix-store", "--store", store, "--gc"],
-        check=True,
-        capture_output=True,
-        env=daemon.environment(),
-    )
