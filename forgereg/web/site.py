@@ -26,6 +26,8 @@ _log = logger(__name__)
 #: How long a line of a request, and all its headers, may be, in bytes: clients that
 #: pull chunks send a Range of 18 kB, and some put a token in a header.
 _MAX_HEADERS = 2**17
+#: How long a connection without a request may stay when the registry stops, in seconds.
+_FIRST_SECONDS = 1
 #: How long whoever sent something unreadable may go on, in seconds; also how long the
 #: rest of a request may be waited for when the registry stops.
 _LINGER_SECONDS = 5
@@ -64,6 +66,10 @@ class _Channel(http.HTTPChannel):
 
     def end_soon(self) -> None:
         """Close once what was asked for has been answered: now, if nothing was."""
+        if not self._begun:
+            # Its first request may be on the way, and is the last one.
+            self.setTimeout(_FIRST_SECONDS)
+            return
         self.persistent = False
         for request in self.requests:
             request.responseHeaders.setRawHeaders(b"connection", [b"close"])

@@ -40,9 +40,22 @@ def test_idle_connections(served: Served) -> None:
     used.answer()
     drained = served.site.drain()
     no_result(drained)
+    assert not fresh.closed  # its first request may be on the way
+    served.clock.advance(1.0)
     gone(fresh)
     no_result(drained)
     gone(used)
+    result_of(drained)
+
+
+def test_first_request_on_the_way(served: Served) -> None:
+    """Who had just connected when the registry began to stop is answered all the same."""
+    client = served.connect()
+    drained = served.site.drain()
+    client.ask("GET", "/v2/")
+    answer = client.answer()
+    assert (answer.status, answer["Connection"]) == (200, "close")
+    gone(client)
     result_of(drained)
 
 
@@ -119,6 +132,7 @@ def test_new_connections(served: Served) -> None:
     waiting = served.connect()
     drained = served.site.drain()
     late = served.begin("/v2/")
+    served.clock.advance(1.0)
     gone(waiting)
     answer = late.answer()
     assert (answer.status, answer["Connection"]) == (200, "close")
