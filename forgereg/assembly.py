@@ -212,7 +212,6 @@ class Assembly:
         self.api = Api(
             self.registry,
             Manifests(self.registry, Tombstones(clock), machine.clock, machine.now),
-            in_thread,
             machine.clock,
             settings.max_image_name_length,
             settings.max_tag_length,

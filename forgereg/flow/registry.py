@@ -25,6 +25,7 @@ from forgereg.flow.flakes import Flake
 from forgereg.flow.images import Forms, Images, Wish
 from forgereg.flow.policy import Policy
 from forgereg.flow.report import Report
+from forgereg.flow.source import FileSource
 from forgereg.flow.threads import InThread, or_drop
 from forgereg.logs import logger
 from forgereg.nix.refs import LATEST
@@ -48,19 +49,6 @@ _log = logger(__name__)
 #: Tags by which clients look for signatures and other referrers of a manifest.
 #: Source: OCI distribution-spec v1.1, "Referrers Tag Schema"; cosign.
 _REFERRERS_TAG = re.compile(r"sha(256|512)-[a-f0-9]+.*")
-
-
-@frozen
-class OpenBlob:
-    """
-    A blob that can be sent.
-
-    :ivar file: stands at its begin; whoever has it closes it.
-    :ivar size: in bytes.
-    """
-
-    file: BinaryIO
-    size: int
 
 
 @frozen
@@ -233,7 +221,7 @@ class Registry:
         build = self.builds.find((name, tag))
         return None if build is None or build.state is None else build.report()
 
-    async def blob(self, name: Name, digest: Digest, client: str = "") -> OpenBlob:
+    async def blob(self, name: Name, digest: Digest, client: str = "") -> FileSource:
         """
         Open a blob, bringing it back if its file is gone.
 
@@ -266,7 +254,7 @@ class Registry:
                 f"{source.archive} was built anew and no longer holds {digest};"
                 " pull it by tag"
             )
-        return OpenBlob(file, size)
+        return FileSource(file, size, self._in_thread)
 
     async def blob_size(self, name: Name, digest: Digest) -> int:
         """

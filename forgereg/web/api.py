@@ -22,7 +22,6 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
 from forgereg.flow.registry import Registry
-from forgereg.flow.threads import InThread
 from forgereg.logs import logger
 from forgereg.oci.errors import (
     ManifestUnknown,
@@ -84,7 +83,6 @@ class Api:
 
     _registry: Registry
     _manifests: Manifests
-    _in_thread: InThread
     _clock: IReactorTime
     _max_name_length: int
     _max_tag_length: int
@@ -141,7 +139,7 @@ class Api:
         parsed, wanted = self._name(name), parse_digest(digest)
         work = self._registry.blob(parsed, wanted, client_of(request))
         opening = Pending(
-            self._clock, Deferred.fromCoroutine(work), lambda blob: blob.file.close()
+            self._clock, Deferred.fromCoroutine(work), lambda blob: blob.close()
         )
         try:
             if await opening.within(blob_seconds(family_of(header(request, "accept")))):
@@ -158,7 +156,7 @@ class Api:
             if not opening.is_there:
                 request.write(b"")
                 await opening.within()
-            await send(opening.result().file, parts, request, self._in_thread)
+            await send(opening.result(), parts, request)
         except (Truncated, RegistryError) as e:
             if not request.startedWriting:
                 raise
