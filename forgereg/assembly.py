@@ -27,6 +27,7 @@ from forgereg.flow.builds import Builds
 from forgereg.flow.failures import Failures
 from forgereg.flow.flakes import Flake
 from forgereg.flow.images import Images
+from forgereg.flow.layers import Layers
 from forgereg.flow.policy import Policy
 from forgereg.flow.pulls import PullLog
 from forgereg.flow.registry import Registry
@@ -39,6 +40,7 @@ from forgereg.logs import logger
 from forgereg.nix.build import Limit, Nix, Run
 from forgereg.nix.flake import Command, masked
 from forgereg.nix.roots import Roots
+from forgereg.nix.stream import RunStream, Scripts
 from forgereg.nix.store import Store, store_root
 from forgereg.nix.tokens import Token, environment, read_token, redact
 from forgereg.oci.errors import RegistryError
@@ -87,6 +89,7 @@ class Machine:
     state: Path
     blobs: BlobStore
     run: Run
+    run_stream: RunStream
     env: Mapping[str, str] = field(repr=False)
     clock: IReactorTime
     now: Callable[[], float]
@@ -156,6 +159,16 @@ class Assembly:
         self.archives = Archives(
             store,
             machine.blobs,
+            Scripts(
+                machine.run_stream,
+                # Without its secrets: in /proc a script can see what bwrap has.
+                {"PATH": machine.env.get("PATH", "")},
+                store.root,
+                settings.evaluation_memory,
+                clock,
+                machine.in_reader,
+            ),
+            self.builds.slots,
             self.failures,
             settings.max_image_size,
             clock,
@@ -178,7 +191,14 @@ class Assembly:
             self.builds,
             images,
             self.records,
-            machine.blobs,
+            Layers(
+                self.archives,
+                self.records,
+                machine.blobs,
+                self.failures,
+                in_thread,
+                machine.in_reader,
+            ),
             self.policy,
             in_thread,
             settings.cache_size,

@@ -30,7 +30,7 @@ from forgereg.flow.slots import Slots
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
 from forgereg.nix.store import Store
-from forgereg.nix.stream import Streams
+from forgereg.nix.stream import Scripts
 from forgereg.oci.descriptor import Place
 from forgereg.oci.errors import ArchiveInvalid, DiskFull, NameUnknown
 from forgereg.oci.reference import Digest, is_name
@@ -85,7 +85,7 @@ class Archives:
 
     _store: Store
     _blobs: BlobStore
-    _streams: Streams
+    _scripts: Scripts
     _slots: Slots
     _failures: Failures
     _max_bytes: int
@@ -188,13 +188,7 @@ class Archives:
     async def _listen(self, errand: Errand, found: _Found) -> Reading:
         """Read what a script writes."""
         async with self._slots.turn(errand, State.READING):
-            stream = await self._streams.open(errand, found.path)
-            try:
-                reading = await self._in_reader(self._scan_stream, stream.file)
-                await stream.end()
-            finally:
-                stream.close()
-        return reading
+            return await self._scripts.read(errand, found.path, self._scan_stream)
 
     def _scan_stream(self, file: BinaryIO) -> Reading:
         """Blocking."""
@@ -235,7 +229,7 @@ class Archives:
         """
         found = await self._in_thread(self._look, blob.source.archive)
         if found.is_script:
-            stream = await self._streams.open(errand, found.path)
+            stream = self._scripts.open(errand, found.path)
             return _Opened(stream.file, self._in_thread, stream.close)
         file = await self._in_thread(self._unpacked, found, blob.digest)
         return _Opened(file, self._in_thread)
