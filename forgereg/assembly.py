@@ -48,9 +48,10 @@ from forgereg.records.pulls import Pulls
 from forgereg.records.records import Records
 from forgereg.values import FlakeSetting
 from forgereg.web.api import Api
+from forgereg.web.coding import Codings
 from forgereg.web.control import MAX_BODY as CONTROL_BODY
 from forgereg.web.control import Control
-from forgereg.web.guard import Guard, client_of
+from forgereg.web.guard import Clients, Guard
 from forgereg.web.hooks import MAX_BODY as HOOKS_BODY
 from forgereg.web.hooks import Hooks
 from forgereg.web.manifests import Manifests
@@ -121,6 +122,8 @@ class Assembly:
     works: Works = field(init=False)
     api: Api = field(init=False)
     guard: Guard = field(init=False, factory=Guard)
+    clients: Clients = field(init=False, factory=Clients)
+    codings: Codings = field(init=False)
     hooks: Hooks = field(init=False)
     site: RegistrySite = field(init=False)
     _evaluations: Slots = field(init=False)
@@ -209,9 +212,17 @@ class Assembly:
             machine.now,
             in_thread,
         )
+        self.codings = Codings(self.clients)
         self.api = Api(
             self.registry,
-            Manifests(self.registry, Tombstones(clock), machine.clock, machine.now),
+            Manifests(
+                self.registry,
+                Tombstones(clock),
+                self.clients,
+                machine.clock,
+                machine.now,
+            ),
+            self.clients,
             in_thread,
             machine.clock,
             settings.max_image_name_length,
@@ -221,7 +232,10 @@ class Assembly:
         # systemd keeps the socket open while the next process starts.
         self.api.hands_over = settings.port.startswith("systemd:")
         self.hooks = Hooks(None, self.works.pushed, machine.new_id)
-        control = Control(self.works, self.guard.check, client_of, machine.new_id)
+        self.guard.is_told = settings.port.startswith("haproxy:")
+        control = Control(
+            self.works, self.guard.check, self.clients.name, machine.new_id
+        )
         rooms = {
             b"api": Room(control.app.resource(), CONTROL_BODY),
             b"hooks": Room(self.hooks.app.resource(), HOOKS_BODY),
@@ -296,6 +310,9 @@ class Assembly:
         self._evaluations.most = settings.max_evaluations
         # Whoever lists tags has no build, and must not make the queue endless either.
         self._evaluations.most_waiting = max(1, settings.max_queue)
+        self.clients.proxies = settings.trusted_proxies
+        self.clients.fast = settings.fast_networks
+        self.codings.mode = settings.transfer_coding
         self.api.limits = Limits(settings.max_hold, settings.redirect_hold)
         self.registry.flakes[-1].patterns = settings.tags
         changed = [

@@ -51,7 +51,7 @@ from forgereg.web.answer import (
     send_here_again,
     whole,
 )
-from forgereg.web.guard import client_of
+from forgereg.web.guard import Clients
 from forgereg.web.hold import Pending
 from forgereg.web.manifests import Manifests
 from forgereg.web.patience import MOST_REDIRECTS, Limits, blob_seconds, family_of
@@ -84,6 +84,7 @@ class Api:
 
     _registry: Registry
     _manifests: Manifests
+    _clients: Clients
     _in_thread: InThread
     _clock: IReactorTime
     _max_name_length: int
@@ -105,7 +106,7 @@ class Api:
     @app.route("/v2/_catalog")
     async def catalogue(self, request: Request) -> bytes:
         """List the repositories."""
-        repositories = await self._registry.catalogue(client_of(request))
+        repositories = await self._registry.catalogue(self._clients.name(request))
         page = _page(request, "/v2/_catalog", repositories)
         return whole(request, JSON, _dump({"repositories": page}))
 
@@ -113,7 +114,7 @@ class Api:
     async def tags(self, request: Request, name: str) -> bytes:
         """List the tags of a repository."""
         parsed = self._name(name)
-        tags = await self._registry.tags(parsed, client_of(request))
+        tags = await self._registry.tags(parsed, self._clients.name(request))
         page = _page(request, f"/v2/{parsed}/tags/list", tags)
         return whole(request, JSON, _dump({"name": str(parsed), "tags": page}))
 
@@ -139,7 +140,7 @@ class Api:
     async def blob(self, request: Request, name: str, digest: str) -> bytes:
         """Send a blob, or stretches of it."""
         parsed, wanted = self._name(name), parse_digest(digest)
-        work = self._registry.blob(parsed, wanted, client_of(request))
+        work = self._registry.blob(parsed, wanted, self._clients.name(request))
         opening = Pending(
             self._clock, Deferred.fromCoroutine(work), lambda blob: blob.file.close()
         )
