@@ -24,6 +24,7 @@ from forgereg.config import TABLE, Settings
 from forgereg.flow.archives import Archives
 from forgereg.flow.buildlog import BuildLog
 from forgereg.flow.builds import Builds
+from forgereg.flow.encodings import Encodings
 from forgereg.flow.failures import Failures
 from forgereg.flow.flakes import Flake
 from forgereg.flow.images import Images
@@ -40,8 +41,8 @@ from forgereg.logs import logger
 from forgereg.nix.build import Limit, Nix, Run
 from forgereg.nix.flake import Command, masked
 from forgereg.nix.roots import Roots
-from forgereg.nix.stream import RunStream, Scripts
 from forgereg.nix.store import Store, store_root
+from forgereg.nix.stream import RunStream, Scripts
 from forgereg.nix.tokens import Token, environment, read_token, redact
 from forgereg.oci.errors import RegistryError
 from forgereg.records.buildlogs import BuildLogs
@@ -50,9 +51,10 @@ from forgereg.records.pulls import Pulls
 from forgereg.records.records import Records
 from forgereg.values import FlakeSetting
 from forgereg.web.api import Api
+from forgereg.web.coding import Codings
 from forgereg.web.control import MAX_BODY as CONTROL_BODY
 from forgereg.web.control import Control
-from forgereg.web.guard import Guard, client_of
+from forgereg.web.guard import Clients, Guard
 from forgereg.web.hooks import MAX_BODY as HOOKS_BODY
 from forgereg.web.hooks import Hooks
 from forgereg.web.manifests import Manifests
@@ -124,6 +126,8 @@ class Assembly:
     works: Works = field(init=False)
     api: Api = field(init=False)
     guard: Guard = field(init=False, factory=Guard)
+    clients: Clients = field(init=False, factory=Clients)
+    codings: Codings = field(init=False)
     hooks: Hooks = field(init=False)
     site: RegistrySite = field(init=False)
     _evaluations: Slots = field(init=False)
@@ -199,6 +203,7 @@ class Assembly:
                 in_thread,
                 machine.in_reader,
             ),
+            Encodings(machine.blobs, self.failures, in_thread, machine.in_reader),
             self.policy,
             in_thread,
             settings.cache_size,
@@ -229,9 +234,18 @@ class Assembly:
             machine.now,
             in_thread,
         )
+        self.codings = Codings(self.clients)
         self.api = Api(
             self.registry,
-            Manifests(self.registry, Tombstones(clock), machine.clock, machine.now),
+            Manifests(
+                self.registry,
+                Tombstones(clock),
+                self.clients,
+                machine.clock,
+                machine.now,
+            ),
+            self.clients,
+            self.codings,
             machine.clock,
             settings.max_image_name_length,
             settings.max_tag_length,
@@ -240,7 +254,10 @@ class Assembly:
         # systemd keeps the socket open while the next process starts.
         self.api.hands_over = settings.port.startswith("systemd:")
         self.hooks = Hooks(None, self.works.pushed, machine.new_id)
-        control = Control(self.works, self.guard.check, client_of, machine.new_id)
+        self.guard.is_told = settings.port.startswith("haproxy:")
+        control = Control(
+            self.works, self.guard.check, self.clients.name, machine.new_id
+        )
         rooms = {
             b"api": Room(control.app.resource(), CONTROL_BODY),
             b"hooks": Room(self.hooks.app.resource(), HOOKS_BODY),
@@ -315,6 +332,9 @@ class Assembly:
         self._evaluations.most = settings.max_evaluations
         # Whoever lists tags has no build, and must not make the queue endless either.
         self._evaluations.most_waiting = max(1, settings.max_queue)
+        self.clients.proxies = settings.trusted_proxies
+        self.clients.fast = settings.fast_networks
+        self.codings.mode = settings.transfer_coding
         self.api.limits = Limits(settings.max_hold, settings.redirect_hold)
         self.registry.flakes[-1].patterns = settings.tags
         changed = [

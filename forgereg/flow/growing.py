@@ -37,6 +37,11 @@ class Growing:
         """Tell where the bytes will be."""
         self._file = file
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether it is known where the bytes will be."""
+        return self._file is not None
+
     def advance(self, written: int) -> None:
         """Tell how many bytes may be given out."""
         self.written = written
@@ -64,7 +69,9 @@ class Growing:
     def peek(self, position: int, size: int) -> bytes:
         """Give what can be given without waiting."""
         size = min(size, self.written - position)
-        return b"" if self._file is None or size <= 0 else self._file.peek(position, size)
+        return (
+            b"" if self._file is None or size <= 0 else self._file.peek(position, size)
+        )
 
     async def read(self, position: int, size: int) -> bytes:
         """Give what is there; none where nothing is yet, or at the end."""

@@ -17,14 +17,15 @@ from twisted.internet.defer import Deferred
 
 from forgereg.flow.build import Build
 from forgereg.flow.builds import Builds
+from forgereg.flow.encodings import Encodings
 from forgereg.flow.errand import Errand
 from forgereg.flow.families import Wanted, image_name, parse_wanted
 from forgereg.flow.flakes import Flake
 from forgereg.flow.images import Forms, Images, Wish
+from forgereg.flow.layers import Layers
 from forgereg.flow.policy import Policy
 from forgereg.flow.report import Report
-from forgereg.flow.layers import Layers
-from forgereg.flow.source import FileSource, Source
+from forgereg.flow.source import Source
 from forgereg.flow.threads import InThread, or_drop
 from forgereg.logs import logger
 from forgereg.nix.refs import LATEST
@@ -62,6 +63,24 @@ class Found:
     stale: str | None = None
 
 
+@frozen
+class Blob:
+    """
+    A blob that can be sent; whoever has it closes it.
+
+    :ivar size: of the plain bytes.
+    :ivar coding: in which its source gives them; None for as they are.
+    """
+
+    source: Source
+    size: int
+    coding: str | None = None
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.source.close()
+
+
 def _ignore(name: Name, digest: Digest, tag: Tag | None) -> None:
     pass
 
@@ -81,6 +100,7 @@ class Registry:
     _images: Images
     _records: Records
     _layers: Layers
+    _encodings: Encodings
     _policy: Policy
     _in_thread: InThread
     _cache_size: int
@@ -220,13 +240,33 @@ class Registry:
         build = self.builds.find((name, tag))
         return None if build is None or build.state is None else build.report()
 
-    async def blob(self, name: Name, digest: Digest, client: str = "") -> Source:
+    async def blob(
+        self,
+        name: Name,
+        digest: Digest,
+        client: str = "",
+        coding: str | None = None,
+    ) -> Blob:
         """
         Open a blob, wherever its bytes are, bringing them back if they are gone.
 
+        :param coding: in which the client may have it, if that pays.
         :raises BlobUnknown: no manifest of this name that was ever answered has it.
         :raises RegistryError: it is gone and cannot be had again.
         """
+        if coding is not None:
+            known = await self._in_thread(self._find_blob, name, digest)
+            encoded = await self._encodings.open(
+                digest, coding, lambda: self._plain(name, digest, client)
+            )
+            if encoded is not None:
+                return Blob(encoded, known.size, coding)
+        known, source = await self._plain(name, digest, client)
+        return Blob(source, known.size)
+
+    async def _plain(
+        self, name: Name, digest: Digest, client: str
+    ) -> tuple[KnownBlob, Source]:
         known, source = await self._open(name, digest)
         errand = self.errand(f"{name}@{digest}", client)
         if source is None:
@@ -244,7 +284,7 @@ class Registry:
                 f"{known.source.archive} was built anew and no longer holds {digest};"
                 " pull it by tag"
             )
-        return source
+        return known, source
 
     async def _read_again(self, name: Name, known: KnownBlob, client: str) -> None:
         source, digest = known.source, known.digest
@@ -280,14 +320,14 @@ class Registry:
 
     async def _open(
         self, name: Name, digest: Digest
-    ) -> tuple[KnownBlob, FileSource | None]:
+    ) -> tuple[KnownBlob, Source | None]:
         """Look a blob up, and open it where it lies as it is."""
 
-        def find() -> tuple[KnownBlob, FileSource | None]:
+        def find() -> tuple[KnownBlob, Source | None]:
             known = self._find_blob(name, digest)
             return known, self._layers.find(known)
 
-        def drop(found: tuple[KnownBlob, FileSource | None]) -> None:
+        def drop(found: tuple[KnownBlob, Source | None]) -> None:
             if found[1] is not None:
                 found[1].close()
 
@@ -366,4 +406,3 @@ class Registry:
                     known = self._records.names
                     names.update(await self._in_thread(known, f"{application}/"))
         return names
-

@@ -37,7 +37,7 @@ from forgereg.web.answer import (
     send_here_again,
     whole,
 )
-from forgereg.web.guard import client_of
+from forgereg.web.guard import Clients
 from forgereg.web.hold import Pending, describe_wait, trickle
 from forgereg.web.patience import Family, Limits, Patience, Then, family_of, patience
 from forgereg.web.problem import describe
@@ -70,6 +70,7 @@ class Manifests:
 
     _registry: Registry
     _tombstones: Tombstones
+    _clients: Clients
     _clock: IReactorTime
     _now: Callable[[], float]
 
@@ -90,7 +91,8 @@ class Manifests:
         accept = header(request, "accept")
         asked = _Asked(request, name, reference, family_of(accept), _accepted(accept))
         plan = patience(asked.family, request.method, by_tag, limits, hops(request))
-        work = self._registry.manifest(name, reference, asked.forms, client_of(request))
+        client = self._clients.name(request)
+        work = self._registry.manifest(name, reference, asked.forms, client)
         pending = Pending(self._clock, Deferred.fromCoroutine(work))
         try:
             await pending.within(plan.hold_seconds)
