@@ -155,6 +155,7 @@ class Api:
             declare(request, wanted, blob.coding if blob else None)
             if is_known(request, wanted):
                 return b""
+            parts: Sequence[bytes | tuple[int, int | None]]
             if blob and blob.coding:
                 parts = _whole(request, blob.source)
             else:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.web.http_headers import Headers
 
-from forgereg.web.coding import Codings, choose_coding, is_worth_coding
+from forgereg.web.coding import Codings, choose_coding
 from forgereg.web.guard import Clients
 
 CONTAINERD = "zstd;q=1.0, gzip;q=0.8, deflate;q=0.5"
@@ -62,24 +62,6 @@ def test_any_offer(offered: str) -> None:
     assert coding != "zstd" or "zstd" in offered.lower()
 
 
-@pytest.mark.parametrize(
-    ("size", "head", "is_worth"),
-    [
-        (1024, TAR, True),
-        (1023, TAR, False),
-        (1024, b'{"rootfs": {}}', True),
-        (2**40, b"\x1f\x8b\x08\x00", False),
-        (2**40, b"\x28\xb5\x2f\xfd", False),
-        (2**40, b"\x51\x2a\x4d\x18", False),
-        (2**40, b"\xfd7zXZ\x00", False),
-        (0, b"", False),
-    ],
-)
-def test_worth(size: int, head: bytes, is_worth: bool) -> None:
-    """What is small or compressed already is sent as it is."""
-    assert is_worth_coding(size, head) is is_worth
-
-
 @define
 class Asked:
     """A request for a blob, from an address."""
@@ -107,7 +89,7 @@ class Asked:
 def test_mode(mode: str, address: str, coding: str | None) -> None:
     """The operator says whether layers are compressed, and for whom."""
     codings = Codings(Clients(fast=[ip_network("192.168.0.0/16")]), mode)
-    assert codings.coding_for(Asked(address), 2048, TAR) == coding
+    assert codings.offered_by(Asked(address)) == coding
 
 
 @pytest.mark.parametrize(
@@ -121,15 +103,10 @@ def test_mode(mode: str, address: str, coding: str | None) -> None:
 )
 def test_plain(asked: Asked) -> None:
     """HEAD, ranges and old clients are answered with the plain bytes."""
-    assert Codings(Clients(), "always").coding_for(asked, 2048, TAR) is None
+    assert Codings(Clients(), "always").offered_by(asked) is None
 
 
 def test_lines() -> None:
     """An offer in two lines is one offer."""
     asked = Asked(requestHeaders=Headers({"Accept-Encoding": ["gzip;q=0.5", "zstd"]}))
-    assert Codings(Clients()).coding_for(asked, 2048, TAR) == "zstd"
-
-
-def test_what_is_packed() -> None:
-    """A layer that is compressed already is not compressed again."""
-    assert Codings(Clients()).coding_for(Asked(), 2048, b"\x1f\x8b") is None
+    assert Codings(Clients()).offered_by(asked) == "zstd"
