@@ -56,10 +56,12 @@ class Found:
     """
     A manifest that was asked for.
 
+    :ivar forms: all that the tag can mean; the manifest is one of them.
     :ivar stale: why it may be out of date; None where it is not.
     """
 
     manifest: Manifest
+    forms: tuple[Manifest, ...] = ()
     stale: str | None = None
 
 
@@ -138,7 +140,7 @@ class Registry:
         if not accepted:
             raise ManifestUnknown(
                 f"manifests are served as {' or '.join(MANIFESTS)},"
-                " and the client accepts neither"
+                " and the client accepts none of these"
             )
         if isinstance(reference, Digest):
             found = await self._by_digest(name, reference)
@@ -149,11 +151,15 @@ class Registry:
         for media_type in accepted:
             if media_type in forms:
                 self._pulled(name, forms[media_type].digest, reference)
-                return Found(forms[media_type], tagged.stale)
+                return Found(forms[media_type], tagged.manifests, tagged.stale)
         raise ManifestUnknown(
             f"{name}:{reference} can only be written as {' or '.join(forms)},"
             " which the client does not accept"
         )
+
+    async def last_forms(self, name: Name) -> tuple[Manifest, ...]:
+        """Give the manifests of the last image that was built under a name, if any."""
+        return await self._in_thread(self._records.last_forms, name)
 
     async def _by_digest(self, name: Name, digest: Digest) -> Manifest:
         known = self._manifests.get((name, digest))
