@@ -122,7 +122,7 @@ class Manifests:
         except RegistryError as e:
             return self._refuse(asked, e)
         if found.stale is not None:
-            _warn(request, found.stale)
+            warn(request, found.stale)
         if is_known(request, found.manifest.digest):
             return b""
         return whole(request, found.manifest.media_type, found.manifest.body)
@@ -204,7 +204,7 @@ def _early(asked: _Asked, expected: _Expected) -> bytes:
     return b""
 
 
-def _warn(request: Request, why: str) -> None:
+def warn(request: Request, why: str) -> None:
     """
     Say that the answer may be out of date.
 
