@@ -24,9 +24,11 @@ from forgereg.config import TABLE, Settings
 from forgereg.flow.archives import Archives
 from forgereg.flow.buildlog import BuildLog
 from forgereg.flow.builds import Builds
+from forgereg.flow.encodings import Encodings
 from forgereg.flow.failures import Failures
 from forgereg.flow.flakes import Flake
 from forgereg.flow.images import Images
+from forgereg.flow.layers import Layers
 from forgereg.flow.policy import Policy
 from forgereg.flow.pulls import PullLog
 from forgereg.flow.registry import Registry
@@ -40,6 +42,7 @@ from forgereg.nix.build import Limit, Nix, Run
 from forgereg.nix.flake import Command, masked
 from forgereg.nix.roots import Roots
 from forgereg.nix.store import Store, store_root
+from forgereg.nix.stream import RunStream, Scripts
 from forgereg.nix.tokens import Token, environment, read_token, redact
 from forgereg.oci.errors import RegistryError
 from forgereg.records.buildlogs import BuildLogs
@@ -88,6 +91,7 @@ class Machine:
     state: Path
     blobs: BlobStore
     run: Run
+    run_stream: RunStream
     env: Mapping[str, str] = field(repr=False)
     clock: IReactorTime
     now: Callable[[], float]
@@ -159,6 +163,16 @@ class Assembly:
         self.archives = Archives(
             store,
             machine.blobs,
+            Scripts(
+                machine.run_stream,
+                # Without its secrets: in /proc a script can see what bwrap has.
+                {"PATH": machine.env.get("PATH", "")},
+                store.root,
+                settings.evaluation_memory,
+                clock,
+                machine.in_reader,
+            ),
+            self.builds.slots,
             self.failures,
             settings.max_image_size,
             clock,
@@ -181,7 +195,15 @@ class Assembly:
             self.builds,
             images,
             self.records,
-            machine.blobs,
+            Layers(
+                self.archives,
+                self.records,
+                machine.blobs,
+                self.failures,
+                in_thread,
+                machine.in_reader,
+            ),
+            Encodings(machine.blobs, self.failures, in_thread, machine.in_reader),
             self.policy,
             in_thread,
             settings.cache_size,
@@ -223,7 +245,7 @@ class Assembly:
                 machine.now,
             ),
             self.clients,
-            in_thread,
+            self.codings,
             machine.clock,
             settings.max_image_name_length,
             settings.max_tag_length,

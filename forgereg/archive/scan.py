@@ -8,6 +8,7 @@ dropped at the end.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 import tarfile
@@ -64,8 +65,17 @@ class Partial(Protocol):
     """A file that is being written and may be kept."""
 
     @property
-    def file(self) -> BinaryIO:
-        """Open for writing and reading."""
+    def is_lost(self) -> bool:
+        """Whether there was no room for it."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write more."""
+
+    def reader(self) -> BinaryIO | None:
+        """Open what was written."""
+
+    def close(self) -> None:
+        """Write no more."""
 
     def keep(self, digest: Digest) -> None:
         """Make it the blob of this digest; else it is gone when the stage is left."""
@@ -127,7 +137,10 @@ class _Scan:
             self._read_members(_Stream(ahead, self._max_bytes, self._stopping))
         packed = read_layout(self._members)
         for digest in {blob.digest for p in packed for blob in p.image.blobs}:
-            self._partials[digest].keep(digest)
+            partial = self._partials[digest]
+            partial.keep(digest)
+            if partial.is_lost:
+                raise OSError(errno.ENOSPC, "no room for a layer")
         return packed
 
     def _read_members(self, stream: _Stream) -> None:
@@ -176,23 +189,25 @@ class _Scan:
                     if self._json_bytes > _MAX_JSON_IN_ALL:
                         raise ArchiveInvalid("the archive has too much JSON")
             hashed.update(piece)
-            partial.file.write(piece)
+            partial.write(piece)
             if kept is not None:
                 kept.append(bytes(piece))
         digest = diff_id = Digest("sha256", hashed.hexdigest())
         kind = sniff(head)
         compression = _COMPRESSIONS.get(kind, Compression.NONE)
-        if compression is not Compression.NONE:
-            diff_id = self._unpacked_digest(partial.file, kind)
-        partial.file.close()
+        reader = partial.reader()
+        if reader is None or partial.is_lost:
+            raise OSError(errno.ENOSPC, "no room for a layer")
+        with reader:
+            if compression is not Compression.NONE:
+                diff_id = self._unpacked_digest(reader, kind)
+        partial.close()
         self._partials.setdefault(digest, partial)
         return Member(
             digest, size, compression, diff_id, None if kept is None else b"".join(kept)
         )
 
     def _unpacked_digest(self, file: BinaryIO, kind: Kind) -> Digest:
-        file.flush()
-        file.seek(0)
         hashed = hashlib.sha256()
         unpacked = _OPENERS[kind](file)
         while chunk := unpacked.read(CHUNK):

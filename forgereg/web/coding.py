@@ -14,13 +14,8 @@ from attrs import define
 from twisted.web.server import Request
 from werkzeug.http import parse_accept_header
 
-from forgereg.archive.sniff import Kind, sniff
 from forgereg.oci.reference import Digest
 from forgereg.web.guard import Asked, Clients
-
-#: Below this, in bytes, a layer or configuration fits into a packet or two anyway.
-_WORTH_BYTES = 1024
-_PACKED = {Kind.GZIP, Kind.ZSTD, Kind.XZ}
 
 
 class Asking(Asked, Protocol):
@@ -46,15 +41,6 @@ def choose_coding(accept_encoding: str | None) -> str | None:
     return best if liked.quality(best) >= max(plain, 0.001) else None
 
 
-def is_worth_coding(size: int, head: bytes) -> bool:
-    """
-    Say whether a blob can get smaller. Pure.
-
-    :param head: its first `forgereg.archive.sniff.HEAD_BYTES`, or all there are.
-    """
-    return size >= _WORTH_BYTES and sniff(head) not in _PACKED
-
-
 @define
 class Codings:
     """
@@ -67,19 +53,12 @@ class Codings:
     _clients: Clients
     mode: str = "auto"
 
-    def coding_for(self, request: Asking, size: int, head: bytes) -> str | None:
+    def offered_by(self, request: Asking) -> str | None:
         """
-        Choose how a blob is sent.
+        Choose how a blob is sent, if that pays.
 
-        :param size: of the blob, in bytes.
-        :param head: as for `is_worth_coding`.
         :returns: as of `choose_coding`.
         """
-        offered = self.offered_by(request)
-        return offered if offered and is_worth_coding(size, head) else None
-
-    def offered_by(self, request: Asking) -> str | None:
-        """Choose how any blob that is worth it would be sent."""
         headers = request.requestHeaders
         # Before HTTP/1.1 nothing tells an answer without length from one cut short.
         can_end = request.clientproto == b"HTTP/1.1"

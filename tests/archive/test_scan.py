@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gzip
-import io
 import itertools
 import json
 import struct
@@ -12,19 +11,16 @@ import tarfile
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
-from attrs import define, frozen
 from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forgereg.archive import scan
+from forgereg.blobs.store import BlobStore
 from forgereg.oci.descriptor import Compression
 from forgereg.oci.errors import ArchiveInvalid, ShuttingDown
 from forgereg.oci.manifest import write_manifests
-from forgereg.oci.reference import Digest
 from tests.archive.reading import read, read_path, refused
 from tests.archives import (
     PACKS,
@@ -366,47 +362,18 @@ def test_giving_up_does_not_wait_for_a_layer_to_be_unpacked(pack: Pack) -> None:
         read(archive, stopping=lambda: next(asked) > 30)
 
 
-class _FullFile(io.BytesIO):
-    """A file on a disk that has room for so many bytes."""
-
-    def __init__(self, disk: FullDisk) -> None:
-        super().__init__()
-        self._disk = disk
-
-    def write(self, data: object) -> int:
-        written = super().write(memoryview(data))  # type: ignore[arg-type]
-        self._disk.room -= written
-        if self._disk.room < 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return written
-
-
-@frozen
-class _FullPartial:
-    file: BinaryIO
-
-    def keep(self, digest: Digest) -> None:
-        raise AssertionError(f"{digest} was kept, but the disk is full")
-
-
-@define
-class FullDisk:
-    """A stage on a disk that has room for so many bytes."""
-
-    room: int
-
-    def partial(self) -> scan.Partial:
-        return _FullPartial(_FullFile(self))
-
-
 @packs
-def test_full_disk_is_told_as_it_is(pack: Pack) -> None:
+def test_full_disk_is_told_as_it_is(pack: Pack, tmp_path: Path) -> None:
     """A full disk is not the archive's fault, and nothing is kept."""
     archive = pack(tar(build_layered_image(HELLO)))
-    for room in range(0, 3 * 10240, 1000):
+    store = BlobStore(tmp_path)
+    store.prepare()
+    for store.max_bytes in range(1, 20480, 1000):
         with pytest.raises(OSError) as caught:
-            read(archive, stage_of=lambda _: FullDisk(room))  # noqa: B023
+            read(archive, stage_of=lambda _: store.stage())
         assert caught.value.errno == errno.ENOSPC
+        store.max_bytes = 1
+        store.trim()
 
 
 def test_zstd_that_begins_with_a_skippable_frame() -> None:

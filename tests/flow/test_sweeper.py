@@ -316,8 +316,7 @@ def orphan(a: Swept, data: bytes, days_ago: float) -> None:
     """Leave a blob and a GC root that no image has."""
     with a.served.blobs.stage() as stage:
         partial = stage.partial()
-        partial.file.write(data)
-        partial.file.close()
+        partial.write(data)
         partial.keep(sha256(data))
     name = store_path(data.decode()).removeprefix("/nix/store/")
     link = a.served.state / "roots" / name
@@ -353,11 +352,10 @@ def test_archive_that_is_being_read(a: Swept) -> None:
     """What is being unpacked is never touched, however long that takes."""
     with a.served.blobs.stage() as stage:
         partial = stage.partial()
-        partial.file.write(b"half")
+        partial.write(b"half")
         for path in (a.served.state / "partial").rglob("*"):
             os.utime(path, (0.0, 0.0))
         a.sweep()
-        partial.file.close()
         partial.keep(sha256(b"half"))
     assert a.files() == (1, 0)
 
