@@ -254,9 +254,10 @@ class Assembly:
             machine.new_id,
         )
         # systemd keeps the socket open while the next process starts.
-        self.api.hands_over = settings.port.startswith("systemd:")
+        told, port = "haproxy:", settings.port
+        self.api.hands_over = port.removeprefix(told).startswith("systemd:")
         self.hooks = Hooks(None, self.works.pushed, machine.new_id)
-        self.guard.is_told = settings.port.startswith("haproxy:")
+        self.guard.is_told = told in port
         control = Control(
             self.works, self.guard.check, self.clients.name, machine.new_id
         )

@@ -30,6 +30,7 @@ from attrs import field, frozen
 from backports import zstd
 from isal import isal_zlib
 
+#: Its window in zstd, 512 KiB, is far below the 8 MiB that RFC 9659 allows.
 _LEVEL = 1
 #: A header and a trailer of gzip; without time or name. Source: zlib, deflateInit2.
 _AS_GZIP = 31

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from ipaddress import ip_network
+from typing import cast
 
 import pytest
 from attrs import define
@@ -10,13 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.web.http_headers import Headers
+from twisted.web.server import Request
+from twisted.web.test.requesthelper import DummyRequest
 
-from forgereg.web.coding import Codings, choose_coding
+from forgereg.oci.reference import parse_digest
+from forgereg.web.answer import refuse
+from forgereg.web.coding import Codings, choose_coding, declare
 from forgereg.web.guard import Clients
+from forgereg.web.problem import problem
 
 CONTAINERD = "zstd;q=1.0, gzip;q=0.8, deflate;q=0.5"
 NEAR, FAR = "192.168.1.2", "192.0.2.7"
 TAR = b"\0" * 512
+DIGEST = parse_digest(f"sha256:{'a' * 64}")
 
 
 @pytest.mark.parametrize(
@@ -110,3 +118,25 @@ def test_lines() -> None:
     """An offer in two lines is one offer."""
     asked = Asked(requestHeaders=Headers({"Accept-Encoding": ["gzip;q=0.5", "zstd"]}))
     assert Codings(Clients()).offered_by(asked) == "zstd"
+
+
+def test_what_is_said() -> None:
+    """A client is told how it is sent a blob, and nothing of that with an error."""
+    request = cast(Request, DummyRequest([]))
+    declare(request, DIGEST, "zstd")
+    assert dict(request.responseHeaders.getAllRawHeaders()) == {
+        b"Content-Encoding": [b"zstd"],
+        b"ETag": [f'W/"{DIGEST}"'.encode()],
+        b"Vary": [b"Accept-Encoding"],
+    }
+    refuse(request, problem(HTTPStatus.NOT_FOUND, "BLOB_UNKNOWN", "it is gone"))
+    assert not request.responseHeaders.hasHeader("Content-Encoding")
+    assert not request.responseHeaders.hasHeader("ETag")
+
+
+def test_what_is_said_of_plain_bytes() -> None:
+    """Whoever caches plain bytes is told that others may be sent other ones."""
+    request = cast(Request, DummyRequest([]))
+    declare(request, DIGEST, None)
+    headers = dict(request.responseHeaders.getAllRawHeaders())
+    assert headers == {b"Vary": [b"Accept-Encoding"]}
