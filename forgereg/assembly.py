@@ -40,7 +40,7 @@ from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
 from forgereg.logs import logger
 from forgereg.nix.build import Limit, Nix, Run
-from forgereg.nix.flake import Command, masked
+from forgereg.nix.flake import Command, masked, platform_of
 from forgereg.nix.roots import Roots
 from forgereg.nix.store import Store, store_root
 from forgereg.nix.stream import RunStream, Scripts
@@ -176,6 +176,7 @@ class Assembly:
             ),
             self.builds.slots,
             self.failures,
+            platform_of(settings.system),
             settings.max_image_size,
             clock,
             in_thread,

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from attrs import define, field, frozen
 
 from forgereg.archive.nix2container import open_blob, read_nix2container
-from forgereg.archive.packing import open_unpacked
+from forgereg.archive.unpack import BROKEN, open_unpacked
 from forgereg.archive.reading import Reading
 from forgereg.archive.scan import scan, scan_stream
 from forgereg.archive.sniff import HEAD_BYTES, Kind, sniff
@@ -78,6 +78,7 @@ class Archives:
     """
     The archives in the Nix store; each is read once for all who wait for it.
 
+    :ivar platform: what is served to clients that cannot choose, as ``linux/amd64``.
     :ivar max_bytes: of an archive when it is unpacked.
     :ivar clock: gives seconds that only ever go forwards.
     :ivar in_reader: where archives are read: as many at a time as there are cores.
@@ -88,6 +89,7 @@ class Archives:
     _scripts: Scripts
     _slots: Slots
     _failures: Failures
+    _platform: str
     _max_bytes: int
     _clock: Callable[[], float]
     _in_thread: InThread
@@ -183,7 +185,14 @@ class Archives:
         if found.kind is Kind.JSON:
             return read_nix2container(found.real.read_bytes(), self._store.real)
         with self._blobs.stage() as stage:
-            return scan(found.real, stage, self._limits())
+            return scan(
+                found.real,
+                stage,
+                self._max_bytes,
+                self._platform,
+                self.is_stopping,
+                lambda name: self._store.locate(f"{found.path}/{name}")[1].open("rb"),
+            )
 
     async def _listen(self, errand: Errand, found: _Found) -> Reading:
         """Read what a script writes."""
@@ -193,7 +202,9 @@ class Archives:
     def _scan_stream(self, file: BinaryIO) -> Reading:
         """Blocking."""
         with self._blobs.stage() as stage:
-            return scan_stream(file, stage, self._limits())
+            return scan_stream(
+                file, stage, self._max_bytes, self._platform, self.is_stopping
+            )
 
     async def read_built(self, errand: Errand, archive: str) -> Read:
         """
@@ -258,7 +269,10 @@ class _Opened:
 
     def read(self, size: int) -> bytes:
         with self._lock:
-            return b"" if self._closed else self._file.read(size)
+            try:
+                return b"" if self._closed else self._file.read(size)
+            except BROKEN as e:
+                raise ArchiveInvalid(f"the archive is damaged: {e}") from e
 
     def close(self) -> None:
         if not self._closed:
