@@ -30,6 +30,7 @@
                 backports-zstd
                 cachetools
                 click
+                google-re2
                 isal
                 klein
                 python-dotenv
