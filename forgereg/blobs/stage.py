@@ -107,6 +107,11 @@ class Partial:
     _readers: int = field(init=False, default=0)
     _kept_as: str | None = field(init=False, default=None)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was neither kept nor dropped so far, nor is lost."""
+        return not self._is_over
+
     def begin(self, expected_bytes: int | None) -> None:
         """Make the file; `Stage.partial` does so."""
         if not self._store.has_room(expected_bytes or 0, self._began):

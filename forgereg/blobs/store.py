@@ -260,23 +260,27 @@ class BlobStore:
 
     def names(self, after: str = "") -> Iterator[str]:
         """List what entries are called, in order, from one that need not be there."""
-        for folder in sorted((self.root / "blobs").glob("*/??")):
-            prefix = f"{folder.parent.name}/{folder.name}/"
-            if prefix < after[: len(prefix)]:
-                continue
-            with suppress(FileNotFoundError, NotADirectoryError):
-                for file in sorted(os.listdir(folder)):
-                    name = prefix + file
-                    if name > after and _NAME.fullmatch(name):
-                        yield name
+        for prefix, folder in self._folders():
+            if prefix >= after[: len(prefix)]:
+                with suppress(FileNotFoundError):
+                    names = (prefix + file for file in sorted(os.listdir(folder)))
+                    yield from (n for n in names if n > after and _NAME.fullmatch(n))
 
     def _files(self) -> Iterator[tuple[str, os.stat_result]]:
         """List the entries, those of a blob beside one another."""
-        for name in self.names():
-            with suppress(FileNotFoundError):
-                stat = self._path(name).lstat()
-                if S_ISREG(stat.st_mode):
-                    yield name, stat
+        for prefix, folder in self._folders():
+            with suppress(FileNotFoundError), os.scandir(folder) as entries:
+                for entry in sorted(entries, key=lambda each: each.name):
+                    name = prefix + entry.name
+                    with suppress(FileNotFoundError):
+                        stat = entry.stat(follow_symlinks=False)
+                        if S_ISREG(stat.st_mode) and _NAME.fullmatch(name):
+                            yield name, stat
+
+    def _folders(self) -> Iterator[tuple[str, Path]]:
+        for path in sorted((self.root / "blobs").glob("*/??")):
+            if path.is_dir():
+                yield f"{path.parent.name}/{path.name}/", path
 
     def _path(self, name: str) -> Path:
         return self.root / "blobs" / name

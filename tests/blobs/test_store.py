@@ -2,54 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from pathlib import Path
 
 import pytest
 
-from forgereg.blobs.store import BlobStore, Partial, Stage, Stored
+from forgereg.blobs.store import BlobStore, Stored
 from forgereg.oci.manifest import sha256
 from forgereg.oci.reference import Digest
+from tests.blobs.keeping import DATA, DIGEST, content, files, put, write
 from tests.registry import files_open_below
-
-DATA = b"the bytes of a layer"
-DIGEST = sha256(DATA)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> BlobStore:
-    made = BlobStore(tmp_path / "state")
-    made.prepare()
-    return made
-
-
-def files(store: BlobStore) -> list[str]:
-    """Name every file below the store's directory, relative to it."""
-    return sorted(
-        str(path.relative_to(store.root))
-        for path in store.root.rglob("*")
-        if not path.is_dir()
-    )
-
-
-def write(stage: Stage, data: bytes = DATA) -> Partial:
-    partial = stage.partial()
-    partial.write(data)
-    return partial
-
-
-def put(store: BlobStore, data: bytes = DATA) -> Digest:
-    with store.stage() as stage:
-        write(stage, data).keep(sha256(data))
-    return sha256(data)
-
-
-def content(store: BlobStore, digest: Digest, size: int) -> bytes | None:
-    file = store.open(digest, size)
-    if file is None:
-        return None
-    with file:
-        return file.read()
 
 
 def test_blob_that_was_kept_is_read_again(store: BlobStore) -> None:
@@ -287,3 +250,33 @@ def test_young_blob_stays(store: BlobStore) -> None:
     assert store.delete(DIGEST, written_before=5.0) is None
     assert store.delete(DIGEST, written_before=5.1) == len(DATA)
     assert files(store) == []
+
+
+ZIPPED = gzip.compress(DATA)
+
+
+def test_encoded_form_lies_beside_its_blob(store: BlobStore) -> None:
+    """A blob's encoded forms are kept beside it, or without it, and found by coding."""
+    put(store, DATA, "gzip", ZIPPED)
+    assert content(store, DIGEST, None) is None
+    put(store)
+    encoded = DIGEST.encoded
+    path = f"blobs/sha256/{encoded[:2]}/{encoded}"
+    assert files(store) == [path, f"{path}.gzip"]
+    assert content(store, DIGEST, None, "gzip") == ZIPPED
+    assert content(store, DIGEST, None, "zstd") is None
+    assert content(store, DIGEST, len(DATA)) == DATA
+    assert store.bytes == len(DATA) + len(ZIPPED)
+
+
+def test_encoded_forms_are_listed_and_deleted_with_their_blob(store: BlobStore) -> None:
+    """Sweeping counts a blob's encoded forms as part of it, and deletes all of them."""
+    put(store)
+    put(store, DATA, "gzip", ZIPPED)
+    put(store, b"alone", "zstd", b"in zstd")
+    both = len(DATA) + len(ZIPPED)
+    listed = {each.digest: each.size for each in store.all()}
+    assert listed == {DIGEST: both, sha256(b"alone"): 7}
+    assert store.delete(DIGEST) == both
+    assert store.delete(sha256(b"alone")) == 7
+    assert (files(store), store.bytes) == ([], 0)
