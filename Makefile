@@ -7,6 +7,7 @@ FLAKE ?=
 ARGS ?=
 
 RUN_PACKAGES = $(VENV_PACKAGE) \
+	$(if $(shell command -v bwrap),,bubblewrap) \
 	$(if $(shell command -v busybox),,busybox-static) \
 	$(if $(shell command -v setpriv),,util-linux)
 TEST_PACKAGES = busybox-static containerd curl docker.io git mount openssl podman procps runc skopeo tini

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -237,6 +239,23 @@ async def test_stopping(bench: Bench) -> None:
     with pytest.raises(ShuttingDown):
         await reading
     assert not running(bench.store.script("deaf"))
+
+
+def test_registry_is_killed(bench: Bench) -> None:
+    """When the registry is killed, a script that ignores all is gone with it."""
+    script = bench.store.script("deaf")
+    code = (
+        "import sys; from tests.socket.test_stream import *;"
+        "bench = object.__new__(ScriptStore); bench.root = Path(sys.argv[1]);"
+        "Bench(bench).scripts.open(an_errand(), sys.argv[2]); reactor.run()"
+    )
+    argv = [sys.executable, "-c", code, str(bench.store.root), script]
+    with subprocess.Popen(argv) as registry:
+        while len(running(script)) < 4:  # this one, bwrap, its child, and the script
+            assert registry.poll() is None
+        registry.kill()
+    while running(script):
+        pass
 
 
 @pytest_twisted.ensureDeferred
