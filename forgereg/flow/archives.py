@@ -242,6 +242,10 @@ class Archives:
         return open_unpacked(found.real)
 
 
+def _ignore() -> None:
+    pass
+
+
 @define(eq=False)
 class _Opened:
     """A file that is read in one thread and closed in another."""
@@ -265,10 +269,6 @@ class _Opened:
     def _close(self) -> None:
         with self._lock:
             self._file.close()
-
-
-def _ignore() -> None:
-    pass
 
 
 def _stamp(status: os.stat_result) -> str:

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from attrs import define, field, frozen
 
-from forgereg.blobs.store import BlobStore, Partial, Stage
+from forgereg.blobs.stage import Partial, Stage
+from forgereg.blobs.store import BlobStore
 from forgereg.flow.growing import Growing
 from forgereg.flow.source import FileSource
 from forgereg.flow.threads import InThread
@@ -101,14 +102,14 @@ class Cutting:
     async def _cut(self, stage: Stage, piece: Piece) -> None:
         blob, growing = piece.blob, piece.growing
         partial = await self._in_thread(stage.partial, blob.size)
-        if partial.is_lost:
+        reader = await self._in_thread(partial.reader)
+        if reader is None:
             growing.finish(DiskFull(_NO_ROOM))
             return
+        growing.begin(FileSource(reader, blob.size, self._in_thread))
         if self._opened is None:
             self._opened = await self._open()
         opened = self._opened
-        reader = await self._in_thread(partial.reader)
-        growing.begin(FileSource(reader, blob.size, self._in_thread))
         await self._skip(opened, blob.place.offset - self._position)
         hashed = hashlib.sha256()
         written = 0
@@ -173,7 +174,7 @@ class Straight:
         """Give nothing: unpacking takes its time."""
         return b""
 
-    async def begin(self) -> None:
+    async def begin(self) -> Opened:
         """
         Open the archive.
 
@@ -181,9 +182,11 @@ class Straight:
         :raises FileNotFoundError: it is gone.
         """
         self._let_go()
-        self._opened, self._at, self._hashed = await self._open(), 0, None
+        opened = await self._open()
         if self._closed:
-            self._let_go()
+            opened.close()
+        self._opened, self._at, self._hashed = opened, 0, None
+        return opened
 
     async def read(self, position: int, size: int) -> bytes:
         """
@@ -195,15 +198,16 @@ class Straight:
         if size <= 0:
             return b""
         wanted = self._blob.place.offset + position
-        if self._opened is None or wanted < self._at:
-            await self.begin()
+        opened = self._opened
+        if opened is None or wanted < self._at:
+            opened = await self.begin()
         while self._at < wanted:
             self._hashed = None
             size_to_go = wanted - self._at
-            self._at += await self._in_reader(_skip, self._opened, size_to_go)
+            self._at += await self._in_reader(_skip, opened, size_to_go)
         if not position:
             self._hashed = hashlib.sha256()
-        data = await self._in_reader(_read, self._opened, size, self._hashed)
+        data = await self._in_reader(_read, opened, size, self._hashed)
         if self._closed:
             return b""
         _check_some(self._blob, data)

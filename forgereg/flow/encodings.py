@@ -14,7 +14,8 @@ from twisted.internet.defer import Deferred
 
 from forgereg.archive.sniff import HEAD_BYTES, Kind, sniff
 from forgereg.blobs.encoder import Encoder
-from forgereg.blobs.store import BlobStore, Partial
+from forgereg.blobs.stage import Partial
+from forgereg.blobs.store import BlobStore
 from forgereg.flow.failures import Failures
 from forgereg.flow.growing import Followed, Growing
 from forgereg.flow.source import FileSource, Source
@@ -115,6 +116,11 @@ class Encodings:
         partial: Partial,
     ) -> None:
         digest, coding = key
+        no_room = DiskFull(f"there is no room for {digest} as {coding}")
+        reader = await self._in_thread(partial.reader)
+        if reader is None:
+            raise no_room
+        growing.begin(FileSource(reader, known.size, self._in_thread))
         encoder = Encoder(coding)
         position = written = 0
         is_open = True
@@ -124,12 +130,9 @@ class Encodings:
             is_open = position < known.size
             if is_open and not data:
                 raise ArchiveInvalid(f"{digest} ends too soon")
-            if not growing.is_begun and not partial.is_lost:
-                reader = await self._in_thread(partial.reader)
-                growing.begin(FileSource(reader, known.size, self._in_thread))
             written += await self._in_reader(_write, encoder, data, is_open, partial)
             if partial.is_lost:
-                raise DiskFull(f"there is no room for {digest} as {coding}")
+                raise no_room
             growing.advance(written)
         if written < known.size:
             await self._in_thread(partial.keep, digest, coding)

@@ -37,11 +37,6 @@ class Growing:
         """Tell where the bytes will be."""
         self._file = file
 
-    @property
-    def is_begun(self) -> bool:
-        """Whether it is known where the bytes will be."""
-        return self._file is not None
-
     def advance(self, written: int) -> None:
         """Tell how many bytes may be given out."""
         self.written = written

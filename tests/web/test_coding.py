@@ -17,13 +17,12 @@ from twisted.web.test.requesthelper import DummyRequest
 
 from forgereg.oci.reference import parse_digest
 from forgereg.web.answer import refuse
-from forgereg.web.coding import Codings, choose_coding, declare, is_worth_coding
+from forgereg.web.coding import Codings, choose_coding, declare
 from forgereg.web.guard import Clients
 from forgereg.web.problem import problem
 
 CONTAINERD = "zstd;q=1.0, gzip;q=0.8, deflate;q=0.5"
 NEAR, FAR = "192.168.1.2", "192.0.2.7"
-TAR = b"\0" * 512
 DIGEST = parse_digest(f"sha256:{'a' * 64}")
 
 
@@ -70,24 +69,6 @@ def test_any_offer(offered: str) -> None:
     assert coding != "zstd" or "zstd" in offered.lower()
 
 
-@pytest.mark.parametrize(
-    ("size", "head", "is_worth"),
-    [
-        (1024, TAR, True),
-        (1023, TAR, False),
-        (1024, b'{"rootfs": {}}', True),
-        (2**40, b"\x1f\x8b\x08\x00", False),
-        (2**40, b"\x28\xb5\x2f\xfd", False),
-        (2**40, b"\x51\x2a\x4d\x18", False),
-        (2**40, b"\xfd7zXZ\x00", False),
-        (0, b"", False),
-    ],
-)
-def test_worth(size: int, head: bytes, is_worth: bool) -> None:
-    """What is small or compressed already is sent as it is."""
-    assert is_worth_coding(size, head) is is_worth
-
-
 @define
 class Asked:
     """A request for a blob, from an address."""
@@ -115,7 +96,7 @@ class Asked:
 def test_mode(mode: str, address: str, coding: str | None) -> None:
     """The operator says whether layers are compressed, and for whom."""
     codings = Codings(Clients(fast=[ip_network("192.168.0.0/16")]), mode)
-    assert codings.coding_for(Asked(address), 2048, TAR) == coding
+    assert codings.offered_by(Asked(address)) == coding
 
 
 @pytest.mark.parametrize(
@@ -129,13 +110,13 @@ def test_mode(mode: str, address: str, coding: str | None) -> None:
 )
 def test_plain(asked: Asked) -> None:
     """HEAD, ranges and old clients are answered with the plain bytes."""
-    assert Codings(Clients(), "always").coding_for(asked, 2048, TAR) is None
+    assert Codings(Clients(), "always").offered_by(asked) is None
 
 
 def test_lines() -> None:
     """An offer in two lines is one offer."""
     asked = Asked(requestHeaders=Headers({"Accept-Encoding": ["gzip;q=0.5", "zstd"]}))
-    assert Codings(Clients()).coding_for(asked, 2048, TAR) == "zstd"
+    assert Codings(Clients()).offered_by(asked) == "zstd"
 
 
 def test_what_is_said() -> None:
@@ -145,21 +126,7 @@ def test_what_is_said() -> None:
     assert dict(request.responseHeaders.getAllRawHeaders()) == {
         b"Content-Encoding": [b"zstd"],
         b"ETag": [f'W/"{DIGEST}"'.encode()],
-        b"Vary": [b"Accept-Encoding"],
     }
     refuse(request, problem(HTTPStatus.NOT_FOUND, "BLOB_UNKNOWN", "it is gone"))
     assert not request.responseHeaders.hasHeader("Content-Encoding")
     assert not request.responseHeaders.hasHeader("ETag")
-
-
-def test_what_is_said_of_plain_bytes() -> None:
-    """Whoever caches plain bytes is told that others may be sent other ones."""
-    request = cast(Request, DummyRequest([]))
-    declare(request, DIGEST, None)
-    headers = dict(request.responseHeaders.getAllRawHeaders())
-    assert headers == {b"Vary": [b"Accept-Encoding"]}
-
-
-def test_what_is_packed() -> None:
-    """A layer that is compressed already is not compressed again."""
-    assert Codings(Clients()).coding_for(Asked(), 2048, b"\x1f\x8b") is None
