@@ -33,6 +33,7 @@
                 isal
                 klein
                 python-dotenv
+                pyyaml
                 rich
                 sqlalchemy
                 treq

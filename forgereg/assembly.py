@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from forgereg.blobs.store import BlobStore
 from forgereg.config import TABLE, Settings
+from forgereg.flow.applications import Applications
 from forgereg.flow.archives import Archives
 from forgereg.flow.buildlog import BuildLog
 from forgereg.flow.builds import Builds
@@ -51,6 +52,7 @@ from forgereg.records.pulls import Pulls
 from forgereg.records.records import Records
 from forgereg.values import FlakeSetting
 from forgereg.web.api import Api
+from forgereg.web.applications import ApplicationFiles
 from forgereg.web.coding import Codings
 from forgereg.web.control import MAX_BODY as CONTROL_BODY
 from forgereg.web.control import Control
@@ -259,8 +261,20 @@ class Assembly:
         control = Control(
             self.works, self.guard.check, self.clients.name, machine.new_id
         )
+        files = ApplicationFiles(
+            Applications(self.registry, store, in_thread),
+            self.registry,
+            self.clients,
+            machine.clock,
+            machine.now,
+            lambda: self.api.limits,
+            settings.max_image_name_length,
+            settings.max_tag_length,
+            machine.new_id,
+        )
         rooms = {
             b"api": Room(control.app.resource(), CONTROL_BODY),
+            b"applications": Room(files.app.resource()),
             b"hooks": Room(self.hooks.app.resource(), HOOKS_BODY),
         }
         self.site = RegistrySite(self.api, rooms)

@@ -94,12 +94,14 @@ class Package:
 
     :ivar outputs: ``image``, ``containers``, or what else it has.
     :ivar entries: what the catalogue can know of its containers.
+    :ivar program: what is run of it, if it says so.
     """
 
     version: str | None = None
     outputs: Mapping[str, Output] = field(factory=dict)
     entries: Sequence[str] = ()
     underivable: Sequence[str] = ()
+    program: str | None = None
 
 
 @define
@@ -356,13 +358,23 @@ def _apply(query: str, packages: Mapping[str, Package]) -> Any:
     names = [want[1]] if want[1] in packages else []
     names = names or [name for name in packages if name.lower() == want[1]]
     if len(names) != 1:
-        return {"status": "no-package", "names": sorted(packages)}
+        listed = [
+            name
+            for name, package in packages.items()
+            if output[1] != "containers" or "containers" in package.outputs
+        ]
+        return {"status": "no-package", "names": sorted(listed)}
     package = packages[names[0]]
     if output[1] in package.underivable:
         return {"status": "no-derivation"}
     if output[1] not in package.outputs:
         has = [name for name in ("image", "containers") if name in package.outputs]
-        return {"status": "no-output", "has": has}
+        return {
+            "status": "no-output",
+            "attribute": names[0],
+            "has": has,
+            "program": package.program,
+        }
     return {
         "status": "ok",
         "attribute": names[0],

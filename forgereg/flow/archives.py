@@ -23,7 +23,7 @@ from forgereg.blobs.store import BlobStore
 from forgereg.flow.cutting import Opened
 from forgereg.flow.errand import Errand
 from forgereg.flow.failures import Failures
-from forgereg.flow.families import ENDINGS, Wanted
+from forgereg.flow.families import Wanted, images_in
 from forgereg.flow.once import Once
 from forgereg.flow.report import State
 from forgereg.flow.slots import Slots
@@ -33,7 +33,7 @@ from forgereg.nix.store import Store
 from forgereg.nix.stream import Scripts
 from forgereg.oci.descriptor import Place
 from forgereg.oci.errors import ArchiveInvalid, DiskFull, NameUnknown
-from forgereg.oci.reference import Digest, is_name
+from forgereg.oci.reference import Digest
 from forgereg.records.records import KnownBlob, Source
 
 _log = logger(__name__)
@@ -128,7 +128,7 @@ class Archives:
             raise ArchiveInvalid(
                 f"{wanted.attribute}.{wanted.output} is not a directory of archives"
             )
-        entries = _entries(os.listdir(real))
+        entries = images_in(os.listdir(real))
         if wanted.member not in entries:
             raise NameUnknown(_no_member(wanted, entries))
         return self._store.locate(f"{path}/{entries[wanted.member]}")[0]
@@ -285,22 +285,6 @@ def _nothing_there(errand: Errand, error: FileNotFoundError) -> ArchiveInvalid:
         f"{errand.image} leads to {error.filename}, and nothing is there;"
         " does FORGE_STORE name the store that nix builds in?"
     )
-
-
-def _entries(names: list[str]) -> dict[str, str]:
-    """
-    Say which images a directory holds.
-
-    :returns: by name, the file that it is in; names are lower case, and of several
-        files for one name it is that with the first of `ENDINGS`, in lower case first.
-    """
-    found: dict[str, str] = {}
-    for ending in ENDINGS:
-        for name in sorted(names, reverse=True):
-            image = name.removesuffix(ending)
-            if name.endswith(ending) and is_name(image.lower()):
-                found.setdefault(image.lower(), name)
-    return found
 
 
 def _no_member(wanted: Wanted, entries: dict[str, str]) -> str:

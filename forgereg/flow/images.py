@@ -69,10 +69,12 @@ class Forms:
     The manifests of an image, one for each form, the preferred one first.
 
     :ivar stale: why they may be out of date; None where they are not.
+    :ivar output: what was built, where it is a directory that is wanted, and no image.
     """
 
     manifests: tuple[Manifest, ...]
     stale: str | None = None
+    output: str = ""
 
 
 def _way(now: Located | None, located: Located) -> str:
@@ -253,6 +255,11 @@ class Images:
         :param tags: all that lead to it: an archive is not read again for another one.
         """
         name, tag, derivation = wish.name, wish.tag, package.derivation
+        if wish.wanted.is_directory:
+            installable = self._command.installable
+            attribute = installable(package.attribute, wish.wanted.output)
+            there = self._realise(build, wish.flake, locked, attribute, derivation)
+            return Forms((), output=await there)
         forms = await self._in_thread(self._records.tagged, name, derivation, tag)
         if not forms:
             attribute = self._command.installable(package.attribute, wish.wanted.output)

@@ -19,7 +19,7 @@ from forgereg.flow.build import Build
 from forgereg.flow.builds import Builds
 from forgereg.flow.encodings import Encodings
 from forgereg.flow.errand import Errand
-from forgereg.flow.families import Wanted, image_name, parse_wanted
+from forgereg.flow.families import Wanted, image_name, parse_application, parse_wanted
 from forgereg.flow.flakes import Flake
 from forgereg.flow.images import Forms, Images, Wish
 from forgereg.flow.layers import Layers
@@ -56,10 +56,12 @@ class Found:
     """
     A manifest that was asked for.
 
+    :ivar forms: all that the tag can mean; the manifest is one of them.
     :ivar stale: why it may be out of date; None where it is not.
     """
 
     manifest: Manifest
+    forms: tuple[Manifest, ...] = ()
     stale: str | None = None
 
 
@@ -116,8 +118,11 @@ class Registry:
 
         :raises NameUnknown: it is of no family that is served here.
         """
-        flake = next(f for f in self.flakes if name.text.startswith(f.path))
+        flake = self._flake(name)
         return flake, parse_wanted(name, flake.prefix)
+
+    def _flake(self, name: Name) -> Flake:
+        return next(f for f in self.flakes if name.text.startswith(f.path))
 
     async def manifest(
         self,
@@ -138,7 +143,7 @@ class Registry:
         if not accepted:
             raise ManifestUnknown(
                 f"manifests are served as {' or '.join(MANIFESTS)},"
-                " and the client accepts neither"
+                " and the client accepts none of these"
             )
         if isinstance(reference, Digest):
             found = await self._by_digest(name, reference)
@@ -149,11 +154,15 @@ class Registry:
         for media_type in accepted:
             if media_type in forms:
                 self._pulled(name, forms[media_type].digest, reference)
-                return Found(forms[media_type], tagged.stale)
+                return Found(forms[media_type], tagged.manifests, tagged.stale)
         raise ManifestUnknown(
             f"{name}:{reference} can only be written as {' or '.join(forms)},"
             " which the client does not accept"
         )
+
+    async def last_forms(self, name: Name) -> tuple[Manifest, ...]:
+        """Give the manifests of the last image that was built under a name, if any."""
+        return await self._in_thread(self._records.last_forms, name)
 
     async def _by_digest(self, name: Name, digest: Digest) -> Manifest:
         known = self._manifests.get((name, digest))
@@ -400,9 +409,26 @@ class Registry:
             if package["containers"]:
                 application = f"{prefix}applications/{name}"
                 images = [*filter(None, map(image_name, package["entries"]))]
-                names.update(f"{application}/{image.lower()}" for image in images)
+                names.update(f"{application}/{image}" for image in images)
                 if not images:
                     names.add(application)
                     known = self._records.names
                     names.update(await self._in_thread(known, f"{application}/"))
         return names
+
+    async def directory(
+        self, application: Name, tag: Tag, client: str = "", *, anew: bool = False
+    ) -> Forms:
+        """
+        Have an application's directory built.
+
+        :param application: such as ``applications/shop``.
+        :param anew: even if it was there a while ago.
+        :returns: its store path as ``output``.
+        :raises RegistryError: it cannot be had.
+        """
+        flake = self._flake(application)
+        wanted = parse_application(application, flake.prefix)
+        wish = Wish(application, tag, flake, wanted)
+        known = None if anew else self._images.known(wish)
+        return known or await self._pull(wish, client, await self._key(wish, client))[1]

@@ -57,27 +57,35 @@ let
   want = "%(attribute)s";
   output = "%(output)s";
   %(lower)s
+  try = default: x: let r = builtins.tryEval x; in if r.success then r.value else default;
   names = if builtins.hasAttr want ps then [ want ]
     else builtins.filter (n: lower n == want) (builtins.attrNames ps);
 in
-if names == [ ] then { status = "no-package"; names = builtins.attrNames ps; }
+if names == [ ] then {
+    status = "no-package";
+    # Of packages there may be very many, each of which takes time to look at.
+    names = if output != "containers" then builtins.attrNames ps
+      else builtins.filter (n: try false (ps.${n} ? containers)) (builtins.attrNames ps);
+  }
 else if builtins.length names > 1 then { status = "ambiguous"; inherit names; }
 else
   let
     attribute = builtins.head names;
     p = ps.${attribute};
-    version = builtins.tryEval (if builtins.isString (p.version or null) then p.version else null);
+    text = x: try null (if builtins.isString x then x else null);
   in
   if !(p ? ${output}) then {
     status = "no-output";
+    inherit attribute;
     has = builtins.filter (o: p ? ${o}) [ "image" "containers" ];
+    program = text (p.meta.mainProgram or null);
   }
   else if !(p.${output} ? drvPath) then { status = "no-derivation"; }
   else {
     status = "ok";
     inherit attribute;
     derivation = p.${output}.drvPath;
-    version = if version.success then version.value else null;
+    version = text (p.version or null);
   }
 """
 

@@ -46,6 +46,9 @@ _SANDBOX = (
     "--setenv", "HOME", "/tmp", "--setenv", "TMPDIR", "/tmp", "--chdir", "/tmp",
 )  # fmt: skip
 
+#: All but /tmp, once all is there. Root's /proc/sys would be this machine's.
+_READ_ONLY = ("--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/")
+
 #: What is said where there is no sandbox to be had: by bwrap, unless it cannot find
 #: the script's interpreter, or by those that were to run it.
 _NO_SANDBOX = re.compile(
@@ -162,8 +165,7 @@ class Scripts:
         :param script: its store path, links followed.
         """
         store = f"{self._root / _STORE.lstrip('/')}"
-        # Last, so that nothing but /tmp can be written.
-        view = ["--ro-bind", store, _STORE, "--remount-ro", "/dev", "--remount-ro", "/"]
+        view = ["--ro-bind", store, _STORE, *_READ_ONLY]
         argv = limited([*_SANDBOX, *view, "--", script], self._memory_bytes)
         listener = Listener(errand, self._hide, "the script")
         file, ended = self._run(

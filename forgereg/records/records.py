@@ -172,6 +172,19 @@ class Records:
             Manifest(row.media_type, row.body, parse_digest(row.digest)) for row in rows
         )
 
+    def last_forms(self, name: Name) -> tuple[Manifest, ...]:
+        """Give the manifests of the image that came last under this name, by any tag."""
+        last = (
+            select(tags.c.derivation, tags.c.tag)
+            .join(sources, sources.c.derivation == tags.c.derivation)
+            .where(tags.c.name == str(name))
+            .order_by(sources.c.id.desc())
+            .limit(1)
+        )
+        with self._engine.connect() as connection:
+            row = connection.execute(last).one_or_none()
+        return () if row is None else self.tagged(name, row.derivation, Tag(row.tag))
+
     def forget_tags(self, derivation: str) -> None:
         """Forget what the tags of a derivation mean; its manifests stay."""
         with self._writing() as connection:
