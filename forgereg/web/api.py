@@ -150,13 +150,14 @@ class Api:
             is_there = await opening.within(patience)
             request.setHeader("Accept-Ranges", "bytes")
             request.setHeader("Cache-Control", "public, max-age=31536000, immutable")
-            blob = opening.result() if is_there else None
-            # What is begun before it is there is begun plain.
-            declare(request, wanted, blob.coding if blob else None)
+            request.setHeader("Vary", "Accept-Encoding")
             if is_known(request, wanted):
                 return b""
+            # What is begun before it is there is begun plain.
+            blob = opening.result() if is_there else None
             parts: Sequence[bytes | tuple[int, int | None]]
             if blob and blob.coding:
+                declare(request, wanted, blob.coding)
                 parts = _whole(request, blob.source)
             else:
                 size = blob.size if blob else None

@@ -71,14 +71,8 @@ class Codings:
         return choose_coding(b",".join(lines).decode("latin-1"))
 
 
-def declare(request: Request, digest: Digest, coding: str | None) -> None:
-    """
-    Say how a blob is sent; whoever caches it keeps the forms apart.
-
-    :param coding: as of `choose_coding`.
-    """
-    request.setHeader("Vary", "Accept-Encoding")
-    if coding is not None:
-        request.setHeader("Content-Encoding", coding)
-        # Other bytes than those that a strong ETag is of, and that a Range counts.
-        request.setHeader("ETag", f'W/"{digest}"')
+def declare(request: Request, digest: Digest, coding: str) -> None:
+    """Say that a blob, which `identify` has told of, is sent in a coding."""
+    request.setHeader("Content-Encoding", coding)
+    # Other bytes than those that a strong ETag is of, and that a Range counts.
+    request.setHeader("ETag", f'W/"{digest}"')
