@@ -133,6 +133,7 @@ class Stage:
 
     def partial(self) -> Partial:
         """Begin a file."""
+        self.close()
         path = self._folder / str(next(self._numbers))
         partial = Partial(path.open("w+b"), path, self._store)
         self._partials.append(partial)
@@ -143,6 +144,7 @@ class Stage:
         for partial in self._partials:
             with suppress(OSError):  # a full disk may refuse the rest of a buffer
                 partial.file.close()
+        self._partials.clear()
 
 
 @frozen
@@ -153,6 +155,10 @@ class Partial:
     _path: Path
     _store: BlobStore
 
+    def write(self, data: memoryview | bytes) -> None:
+        """Go on writing."""
+        self.file.write(data)
+
     def keep(self, digest: Digest) -> None:
         """
         Make it the blob of this digest, whole and at once.
@@ -160,6 +166,7 @@ class Partial:
         :param digest: of what was written, which the caller has computed; the file
             is closed by then.
         """
+        self.file.close()
         target = self._store.path(digest)
         target.parent.mkdir(parents=True, exist_ok=True)
         self._path.rename(target)
