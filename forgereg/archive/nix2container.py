@@ -302,6 +302,7 @@ def _time(value: dict[str, Any], key: str) -> str:
         return ""
     seconds, fraction, zone = match.groups()
     fraction = (fraction or "").rstrip("0")
+    zone = "Z" if zone[1:] == "00:00" else zone
     return seconds + (f".{fraction}" if fraction else "") + zone
 
 
