@@ -122,6 +122,7 @@ class Bench:
             ["nix-store", "--store", str(self.store), *args],
             check=True,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
             env=daemon.environment(),
         ).stdout

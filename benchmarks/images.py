@@ -21,19 +21,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+_LARGEST = 2**21
+
 Fill = Callable[[tarfile.TarFile, BinaryIO], None]
 """Fills a layer; the file is what the tar is written to."""
 
 
 def programs() -> Iterator[Path]:
-    """Give this machine's files, in a random order that is always the same, for ever."""
+    """Give this machine's files, again and again, in an order that is always the same."""
     files = [
         Path(folder, name)
         for top in ("/usr/lib", "/usr/bin", "/usr/share")
         for folder, _, names in os.walk(top)
         for name in sorted(names)
     ]
-    files = sorted(f for f in files if f.is_file() and not f.is_symlink())
+    # None of the very large ones, so that layers are not much larger than asked for.
+    files = sorted(
+        f
+        for f in files
+        if f.is_file() and not f.is_symlink() and f.stat().st_size < _LARGEST
+    )
     random.Random(1).shuffle(files)
     return itertools.cycle(files)
 
