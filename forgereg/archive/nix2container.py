@@ -22,8 +22,8 @@ from typing import Any, BinaryIO, TypeVar
 from attrs import frozen
 
 from forgereg.archive.goregex import check_pattern
+from forgereg.archive.members import MAX_JSON
 from forgereg.archive.reading import Packed, Place, Reading
-from forgereg.archive.scan import MAX_JSON
 from forgereg.archive.sniff import HEAD_BYTES, Kind, sniff
 from forgereg.archive.storetar import (
     LayerTree,

@@ -15,10 +15,10 @@ from typing import BinaryIO
 from attrs import define, field, frozen
 
 from forgereg.archive.nix2container import open_blob, read_nix2container
-from forgereg.archive.unpack import BROKEN, open_unpacked
 from forgereg.archive.reading import Reading
 from forgereg.archive.scan import scan, scan_stream
 from forgereg.archive.sniff import HEAD_BYTES, Kind, sniff
+from forgereg.archive.unpack import BROKEN, open_unpacked
 from forgereg.blobs.store import BlobStore
 from forgereg.flow.cutting import Opened
 from forgereg.flow.errand import Errand
