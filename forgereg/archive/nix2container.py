@@ -235,7 +235,8 @@ def _perm(value: dict[str, Any]) -> Perm:
     mode = _MODE.match(mode_text)
     more = _MORE_MODE.fullmatch(more_text)
     if (mode_text and not mode) or (more_text and not more):
-        raise ArchiveInvalid(f"a layer has permissions that are not octal: {value!r}")
+        wrong = more_text if mode or not mode_text else mode_text
+        raise ArchiveInvalid(f"a layer has permissions {shown(wrong)}: not octal")
     return Perm(
         pattern,
         int(mode[1], 8) if mode else None,

@@ -6,10 +6,13 @@ import gzip
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forgereg.archive.nix2container import open_blob, read_nix2container
 from forgereg.archive.reading import Place
@@ -224,3 +227,34 @@ def test_hostile_image(real: Real, text: bytes) -> None:
     """Whatever an image's JSON is, it gets an answer."""
     with pytest.raises(ArchiveInvalid):
         read_nix2container(text, real)
+
+
+_ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=4,
+)
+_PLACES = [
+    ("layers",),
+    ("layers", 0),
+    *(("layers", 0, key) for key in (*_layer(), "layer-path")),
+    *(("layers", 0, "paths", 0, key) for key in ("path", "options")),
+    *(
+        ("layers", 0, "paths", 0, "options", key)
+        for key in ("rewrite", "perms", "ignoreDestination")
+    ),
+    *(("image-config", key) for key in ("User", "Env", "Labels", "Volumes")),
+    *((key,) for key in ("version", "image-config", "arch", "created")),
+]
+
+
+@given(st.sampled_from(_PLACES), _ANYTHING)
+def test_anything_anywhere(place: tuple[str | int, ...], value: Any) -> None:
+    """Whatever stands wherever in the JSON, there is an image, or a reason why not."""
+    document = json.loads(_image(_layer(paths=[{"path": APP, "options": {}}])))
+    here = document
+    for key in place[:-1]:
+        here = here[key]
+    here[place[-1]] = value
+    with suppress(ArchiveInvalid):
+        read_nix2container(json.dumps(document).encode(), lambda _: Path("/"))
