@@ -73,12 +73,14 @@ class Encodings:
             if file is not None:
                 return FileSource(file, file.seek(0, 2), self._in_thread)
             growing = self._growing.get(key)
-        if growing is None:
+        if growing is not None:
+            followed = Followed(growing)
+        else:
             growing = self._growing[key] = Growing()
+            followed = Followed(growing)
             Deferred.fromCoroutine(self._run(key, growing, plain))
-        followed = Followed(growing)
-        await growing.until(0)
-        if growing.written:
+        error = await followed.begun()
+        if error is None and growing.written:
             return followed
         followed.close()
         return None

@@ -91,14 +91,12 @@ class Layers:
         # What is made by a description is made one by one.
         key = (archive,) if place.offset else (archive, known.digest)
         self._failures.check(("blob", *key))
-        growing = self._cuttings.get(key, {}).get(known.digest)
-        if growing is None or growing.is_over:
-            growing = await self._begin(errand, name, known, key)
-        if growing is not None:
-            await growing.until(0)
-            if growing.error is None:
-                return Followed(growing, lambda: self._straight(errand, known))
-            if not isinstance(growing.error, DiskFull):
+        followed = await self._follow(errand, name, known, key)
+        if followed is not None:
+            error = await followed.begun()
+            if error is None:
+                return followed
+            if not isinstance(error, DiskFull):
                 self._failures.check(("blob", *key))
                 return None
         try:
@@ -113,30 +111,39 @@ class Layers:
         await straight.begin()
         return straight
 
-    async def _begin(
+    async def _follow(
         self, errand: Errand, name: Name, known: KnownBlob, key: tuple[object, ...]
-    ) -> Growing | None:
-        """Give the blob as it grows; None where the pass under way has it no more."""
+    ) -> Followed | None:
+        """Receive a blob as it is cut out; None where a pass has it behind it."""
+
+        async def instead() -> Source:
+            return await self._straight(errand, known)
+
         blobs = [known]
-        if known.place.offset:
+        if known.place.offset and key not in self._cuttings:
             blobs = await self._in_thread(self._missing, name, known)
-        if key not in self._cuttings:
-            pieces = [
-                Piece(blob, Growing(blob.size))
-                for blob in sorted(blobs, key=lambda blob: blob.place.offset)
-            ]
-            self._cuttings[key] = {each.blob.digest: each.growing for each in pieces}
-            cutting = Cutting(
-                pieces,
-                lambda: self._archives.open(errand, known),
-                self._blobs,
-                self._in_thread,
-                self._in_reader,
-                self._archives.is_stopping,
-            )
-            Deferred.fromCoroutine(self._run(cutting, known, key))
-        growing = self._cuttings[key].get(known.digest)
-        return None if growing is None or growing.is_over else growing
+        under_way = self._cuttings.get(key)
+        if under_way is not None:
+            growing = under_way.get(known.digest)
+            is_there = growing is not None and not growing.is_over
+            return Followed(growing, instead) if growing and is_there else None
+        pieces = [
+            Piece(blob, Growing(blob.size))
+            for blob in sorted(blobs, key=lambda blob: blob.place.offset)
+        ]
+        under_way = {each.blob.digest: each.growing for each in pieces}
+        self._cuttings[key] = under_way
+        followed = Followed(under_way[known.digest], instead)
+        cutting = Cutting(
+            pieces,
+            lambda: self._archives.open(errand, known),
+            self._blobs,
+            self._in_thread,
+            self._in_reader,
+            self._archives.is_stopping,
+        )
+        Deferred.fromCoroutine(self._run(cutting, known, key))
+        return followed
 
     def _missing(self, name: Name, known: KnownBlob) -> list[KnownBlob]:
         """List what else has to be cut out of an archive. Blocking."""
