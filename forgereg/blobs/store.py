@@ -121,16 +121,20 @@ class BlobStore:
             changes = [each.stat().st_mtime for each in blobs.glob("*/??")]
             self._unsafe_since = max(changes, default=0.0) - _UNSAFE_SECONDS
 
-    def survey(self) -> None:
-        """Find out what is there and check what may be torn; then make room. Slow."""
+    def survey(self, stopping: Callable[[], bool] = lambda: False) -> None:
+        """
+        Find out what is there and check what may be torn; then make room. Slow.
+
+        :param stopping: whether to give up; asked often.
+        """
         self._removed = set()
         unsafe_since = inf if self._unsafe_since is None else self._unsafe_since
         found = []
         for name, stat in self._files():
-            if stat.st_mtime >= unsafe_since and not self._is_safe(name):
-                _log.warn("dropped after a power cut: {name}", name=name)
-            else:
+            if stat.st_mtime < unsafe_since or self._is_safe(name, stopping):
                 found.append((stat.st_atime, name, stat.st_size))
+            if stopping():
+                return
         found.sort()
         sizes = OrderedDict((name, size) for _, name, size in found)
         with self.lock:
@@ -138,25 +142,25 @@ class BlobStore:
                 sizes.pop(name, None)
             self._index.put_before(sizes)
             self._removed = self._unsafe_since = None
-        with suppress(OSError):  # it is checked again, then
-            if self._boot_id:
+        if self._boot_id:
+            with suppress(OSError):  # it is checked again, then
                 (self.root / "boot").write_text(self._boot_id)
         self.trim()
 
-    def _is_safe(self, name: str) -> bool:
+    def _is_safe(self, name: str, stopping: Callable[[], bool]) -> bool:
+        """Check a file that may be torn; drop it where it is."""
         with self.lock:
             if name in self._index:  # written since the start
                 return True
         digest, coding = parse(name)
-        try:
-            with self._path(name).open("rb", buffering=0) as file:
-                inode = os.fstat(file.fileno()).st_ino
-                if not coding and is_right(file, digest):
-                    return True
-        except FileNotFoundError:
-            return True
-        self.drop(name, inode)
-        return False
+        with suppress(OSError), self._path(name).open("rb", buffering=0) as file:
+            # An encoded form is made again faster than it is checked.
+            is_whole = not coding and is_right(file, digest, stopping)
+            if not is_whole and not stopping():
+                self.drop(name, os.fstat(file.fileno()).st_ino)
+                _log.warn("dropped after a power cut: {name}", name=name)
+                return False
+        return True
 
     def open(
         self, digest: Digest, size: int | None, coding: str = ""
@@ -169,10 +173,11 @@ class BlobStore:
         :returns: unbuffered; it is in use until the caller closes it. None where there
             is none.
         """
-        file = self.inspect(digest, coding)
+        name = name_of(digest, coding)
+        file = self._open(name, True)
         if file is None:
             return None
-        name, found = name_of(digest, coding), os.fstat(file.fileno())
+        found = os.fstat(file.fileno())
         wrong = size is not None and found.st_size != size
         with self.lock:
             unsafe = self._unsafe_since
@@ -192,10 +197,12 @@ class BlobStore:
 
     def inspect(self, digest: Digest, coding: str = "") -> BinaryIO | None:
         """Open as `open` does, of any size, without counting that as a pull."""
-        name = name_of(digest, coding)
+        return self._open(name_of(digest, coding), False)
+
+    def _open(self, name: str, is_use: bool) -> BinaryIO | None:
         self.pin(name)
         try:
-            file = Opened(self._path(name), partial(self.unpin, name))
+            file = Opened(self._path(name), partial(self.unpin, name), is_use)
         except FileNotFoundError:
             with self.lock:
                 self.unpin(name)
