@@ -4,6 +4,7 @@ Pictures of a run, as SVG. Pure.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -13,6 +14,7 @@ from pygal.style import CleanStyle
 from benchmarks.table import Run
 
 _MET, _MISSED = "#2a9d8f", "#e76f51"
+_COLORS = ("#2a9d8f", "#264653", "#e9c46a", "#e76f51")
 _WIDTH, _LINE, _MARGIN = 900, 28, 130
 
 
@@ -33,25 +35,23 @@ def draw(run: Run) -> dict[str, tuple[str, str]]:
 
 
 def _marks(run: Run) -> tuple[str, str] | None:
-    values = []
-    for row in run.rows:
+    used: dict[str, dict[str, Any]] = {}
+    for row in reversed(run.rows):  # the first bar is the lowest
         if row.mark is None or not row.ratio:
             continue
-        used = (
-            row.mark.limit / row.ratio
-            if row.mark.is_least
-            else (row.ratio / row.mark.limit)
-        )
+        of_limit = row.ratio / row.mark.limit
+        share = 1 / of_limit if row.mark.is_least else of_limit
         color = _MET if row.mark.is_met(row.ratio) else _MISSED
-        values.append((row.key, {"value": round(used, 3), "color": color}))
-    if not values:
+        used[row.key] = {"value": round(share, 2), "color": color}
+    if not used:
         return None
     title = "How much is used of what each mark allows; 1 and less meets it"
-    # The first bar is the lowest.
-    values.reverse()
-    chart = _chart(pygal.HorizontalBar, title, len(values), show_legend=False)
-    chart.x_labels = [key for key, _ in values]
-    chart.add("", [value for _, value in values])
+    chart = _chart(pygal.HorizontalBar, title, len(used), show_legend=False)
+    chart.x_labels = list(used)
+    most = max(bar["value"] for bar in used.values())
+    chart.y_labels = [step / 2 for step in range(math.ceil(2 * most) + 1)]
+    chart.y_labels_major = [1.0]
+    chart.add("", list(used.values()))
     return _written(chart), title
 
 
@@ -87,7 +87,7 @@ def _chart(kind: Any, title: str, lines: int, **options: Any) -> Any:
         width=_WIDTH,
         height=_MARGIN + _LINE * lines,
         explicit_size=True,
-        style=CleanStyle(colors=("#2a9d8f", "#264653", "#e9c46a", "#e76f51")),
+        style=CleanStyle(colors=_COLORS, font_family="sans-serif"),
         print_values=kind is pygal.HorizontalBar,
         disable_xml_declaration=True,
         pretty_print=True,
@@ -99,7 +99,7 @@ def _chart(kind: Any, title: str, lines: int, **options: Any) -> Any:
 
 
 def _written(chart: Any) -> str:
-    """Render without the date and the library's name and terms."""
+    """Render without scripts, the date, and the library's name and terms."""
     text: str = chart.render(is_unicode=True)
-    text = re.sub(r"<!--.*?-->|/\*.*?\*/", "", text, flags=re.S)
+    text = re.sub(r"<!--.*?-->|/\*.*?\*/|<script.*?</script>", "", text, flags=re.S)
     return re.sub(r"\s*\n\s*", "\n", text).strip() + "\n"
