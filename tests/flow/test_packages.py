@@ -16,7 +16,7 @@ def refusal(answer: object, name: str = "hello", output: str = "image") -> str:
 
 
 def without_image(attribute: str = "hello", program: str | None = None) -> str:
-    answer = {
+    answer: dict[str, object] = {
         "status": "no-output", "attribute": attribute, "has": [], "program": program,
     }  # fmt: skip
     return refusal(answer, attribute.lower())
@@ -24,7 +24,7 @@ def without_image(attribute: str = "hello", program: str | None = None) -> str:
 
 def test_package() -> None:
     """What nix says of a package is read, in the flake's own case."""
-    answer = {
+    answer: dict[str, object] = {
         "status": "ok",
         "attribute": "Hello",
         "derivation": "/nix/store/x.drv",
