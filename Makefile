@@ -9,7 +9,7 @@ ARGS ?=
 RUN_PACKAGES = $(VENV_PACKAGE) \
 	$(if $(shell command -v busybox),,busybox-static) \
 	$(if $(shell command -v setpriv),,util-linux)
-TEST_PACKAGES = busybox-static containerd curl docker.io git mount openssl podman procps runc skopeo tini
+TEST_PACKAGES = busybox-static containerd curl docker-compose docker.io git mount openssl podman podman-compose procps runc skopeo tini
 # A nix that is there already, from wherever, is good enough.
 NIX_PACKAGE = $(if $(shell command -v nix),,nix-bin)
 

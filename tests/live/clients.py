@@ -314,7 +314,9 @@ class Nested(Client):
         """Run a shell's script where its commands run, the client as `$client`."""
         given = {"client": " ".join(self._command), **env}
         words = ["env", *(f"{name}={value}" for name, value in given.items())]
-        return self._nest.call([*words, "bash", "-euc", script], self.timeout)
+        return self._nest.call(
+            [*words, "bash", "-o", "pipefail", "-euc", script], self.timeout
+        )
 
     def close(self) -> None:
         """End the nest; may be called again."""
