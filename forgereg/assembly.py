@@ -25,9 +25,11 @@ from forgereg.flow.applications import Applications
 from forgereg.flow.archives import Archives
 from forgereg.flow.buildlog import BuildLog
 from forgereg.flow.builds import Builds
+from forgereg.flow.encodings import Encodings
 from forgereg.flow.failures import Failures
 from forgereg.flow.flakes import Flake
 from forgereg.flow.images import Images
+from forgereg.flow.layers import Layers
 from forgereg.flow.policy import Policy
 from forgereg.flow.pulls import PullLog
 from forgereg.flow.registry import Registry
@@ -38,9 +40,10 @@ from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
 from forgereg.logs import logger
 from forgereg.nix.build import Limit, Nix, Run
-from forgereg.nix.flake import Command, masked
+from forgereg.nix.flake import Command, masked, platform_of
 from forgereg.nix.roots import Roots
 from forgereg.nix.store import Store, store_root
+from forgereg.nix.stream import RunStream, Scripts
 from forgereg.nix.tokens import Token, environment, read_token, redact
 from forgereg.oci.errors import RegistryError
 from forgereg.records.buildlogs import BuildLogs
@@ -50,9 +53,10 @@ from forgereg.records.records import Records
 from forgereg.values import FlakeSetting
 from forgereg.web.api import Api
 from forgereg.web.applications import ApplicationFiles
+from forgereg.web.coding import Codings
 from forgereg.web.control import MAX_BODY as CONTROL_BODY
 from forgereg.web.control import Control
-from forgereg.web.guard import Guard, client_of
+from forgereg.web.guard import Clients, Guard
 from forgereg.web.hooks import MAX_BODY as HOOKS_BODY
 from forgereg.web.hooks import Hooks
 from forgereg.web.manifests import Manifests
@@ -89,6 +93,7 @@ class Machine:
     state: Path
     blobs: BlobStore
     run: Run
+    run_stream: RunStream
     env: Mapping[str, str] = field(repr=False)
     clock: IReactorTime
     now: Callable[[], float]
@@ -123,6 +128,8 @@ class Assembly:
     works: Works = field(init=False)
     api: Api = field(init=False)
     guard: Guard = field(init=False, factory=Guard)
+    clients: Clients = field(init=False, factory=Clients)
+    codings: Codings = field(init=False)
     hooks: Hooks = field(init=False)
     site: RegistrySite = field(init=False)
     _evaluations: Slots = field(init=False)
@@ -158,7 +165,18 @@ class Assembly:
         self.archives = Archives(
             store,
             machine.blobs,
+            Scripts(
+                machine.run_stream,
+                # Without its secrets: in /proc a script can see what bwrap has.
+                {"PATH": machine.env.get("PATH", "")},
+                store.root,
+                settings.evaluation_memory,
+                clock,
+                machine.in_reader,
+            ),
+            self.builds.slots,
             self.failures,
+            platform_of(settings.system),
             settings.max_image_size,
             clock,
             in_thread,
@@ -180,7 +198,15 @@ class Assembly:
             self.builds,
             images,
             self.records,
-            machine.blobs,
+            Layers(
+                self.archives,
+                self.records,
+                machine.blobs,
+                self.failures,
+                in_thread,
+                machine.in_reader,
+            ),
+            Encodings(machine.blobs, self.failures, in_thread, machine.in_reader),
             self.policy,
             in_thread,
             settings.cache_size,
@@ -211,22 +237,35 @@ class Assembly:
             machine.now,
             in_thread,
         )
+        self.codings = Codings(self.clients)
         self.api = Api(
             self.registry,
-            Manifests(self.registry, Tombstones(clock), machine.clock, machine.now),
-            in_thread,
+            Manifests(
+                self.registry,
+                Tombstones(clock),
+                self.clients,
+                machine.clock,
+                machine.now,
+            ),
+            self.clients,
+            self.codings,
             machine.clock,
             settings.max_image_name_length,
             settings.max_tag_length,
             machine.new_id,
         )
         # systemd keeps the socket open while the next process starts.
-        self.api.hands_over = settings.port.startswith("systemd:")
+        told, port = "haproxy:", settings.port
+        self.api.hands_over = port.removeprefix(told).startswith("systemd:")
         self.hooks = Hooks(None, self.works.pushed, machine.new_id)
-        control = Control(self.works, self.guard.check, client_of, machine.new_id)
+        self.guard.is_told = told in port
+        control = Control(
+            self.works, self.guard.check, self.clients.name, machine.new_id
+        )
         files = ApplicationFiles(
             Applications(self.registry, store, in_thread),
             self.registry,
+            self.clients,
             machine.clock,
             machine.now,
             lambda: self.api.limits,
@@ -309,6 +348,9 @@ class Assembly:
         self._evaluations.most = settings.max_evaluations
         # Whoever lists tags has no build, and must not make the queue endless either.
         self._evaluations.most_waiting = max(1, settings.max_queue)
+        self.clients.proxies = settings.trusted_proxies
+        self.clients.fast = settings.fast_networks
+        self.codings.mode = settings.transfer_coding
         self.api.limits = Limits(settings.max_hold, settings.redirect_hold)
         self.registry.flakes[-1].patterns = settings.tags
         changed = [

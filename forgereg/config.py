@@ -12,7 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from forgereg import values
-from forgereg.values import FlakeSetting
+from forgereg.values import FlakeSetting, Network
 
 
 class SettingInvalid(Exception):
@@ -60,6 +60,9 @@ class Settings:
     sweep_bytes: int
     sweep_days: float
     pins: tuple[str, ...]
+    transfer_coding: str
+    fast_networks: tuple[Network, ...]
+    trusted_proxies: tuple[Network, ...]
     stop_timeout: float
 
     @property
@@ -252,6 +255,23 @@ TABLE = (
         "pins", "FORGE_PINS", "", "",
         "patterns of images that are never forgotten, such as packages/hello:*",
         values.pins, live=True,
+    ),
+    Row(
+        "transfer_coding", "FORGE_TRANSFER_CODING", "auto", "",
+        "when layers are compressed on their way, for clients that offer it: auto (not"
+        " in FORGE_FAST_NETWORKS), always or never", values.coding, live=True,
+    ),
+    Row(
+        "fast_networks", "FORGE_FAST_NETWORKS",
+        "127.0.0.0/8 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16"
+        " ::1 fc00::/7 fe80::/10", "",
+        "networks to whose clients layers are sent as they are; none for no network",
+        values.networks, live=True,
+    ),
+    Row(
+        "trusted_proxies", "FORGE_TRUSTED_PROXIES", "127.0.0.0/8 ::1", "",
+        "networks of reverse proxies whose X-Forwarded-For is believed; none for no"
+        " network", values.networks, live=True,
     ),
     Row(
         "stop_timeout", "FORGE_STOP_TIMEOUT", "30", "seconds",

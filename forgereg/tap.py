@@ -274,6 +274,7 @@ class _Running(Service):
             self._state.path,
             self._state.blobs,
             self._processes.run,
+            self._processes.stream,
             self._env,
             self._reactor,
             time.time,

@@ -105,6 +105,18 @@ in map (name: {
 """
 
 
+#: How images name what Nix names otherwise.
+_MACHINES = {
+    "x86_64": "amd64",
+    "i686": "386",
+    "aarch64": "arm64",
+    "armv7l": "arm/v7",
+    "armv6l": "arm/v6",
+    "powerpc64le": "ppc64le",
+    "loongarch64": "loong64",
+}
+
+
 @frozen
 class Command:
     """
@@ -225,6 +237,16 @@ def parse_locked(metadata: Any) -> str | None:
 def masked(text: str) -> str:
     """Hide passwords and tokens that stand in URLs, such as a flake ref's."""
     return _SECRETS.sub(lambda found: f"{found[1] or found[2]}***", text)
+
+
+def platform_of(system: str) -> str:
+    """
+    Write a Nix system as images name platforms, such as ``linux/amd64``.
+
+    Source: OCI image-spec v1.1, "Image Index", platform; Go, GOARCH.
+    """
+    machine, _, kernel = system.partition("-")
+    return f"{kernel}/{_MACHINES.get(machine, machine)}"
 
 
 def is_pure(locked: str) -> bool:

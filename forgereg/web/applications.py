@@ -23,7 +23,7 @@ from forgereg.flow.registry import Registry
 from forgereg.oci.errors import RegistryError, RequestInvalid, StillBuilding
 from forgereg.oci.reference import Tag, parse_name, parse_reference, shown
 from forgereg.web.answer import fail, hops, refuse, send_here_again, whole
-from forgereg.web.guard import client_of
+from forgereg.web.guard import Clients
 from forgereg.web.hold import Pending, describe_wait
 from forgereg.web.manifests import warn
 from forgereg.web.patience import Family, Limits, Then, patience
@@ -53,6 +53,7 @@ class ApplicationFiles:
 
     _applications: Applications
     _registry: Registry
+    _clients: Clients
     _clock: IReactorTime
     _now: Callable[[], float]
     _limits: Callable[[], Limits]
@@ -78,7 +79,7 @@ class ApplicationFiles:
         if not isinstance(tag, Tag):
             raise RequestInvalid("an application has tags, and no digest")
         host = host_of(request)
-        work = self._applications.compose(name, tag, host, client_of(request))
+        work = self._applications.compose(name, tag, host, self._clients.name(request))
         pending = Pending(self._clock, Deferred.fromCoroutine(work))
         plan = patience(
             Family.OTHER, request.method, True, self._limits(), hops(request)

@@ -1,26 +1,24 @@
 """
-Send stretches of a file to a client, no faster than it reads.
+Send stretches of a blob to a client, no faster than it reads.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import BinaryIO
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
-from forgereg.flow.threads import InThread
+from forgereg.flow.source import Source
 
 #: How much is read at a time, in bytes: what Twisted sends at a time.
 CHUNK = 2**17
 
 
 class Truncated(Exception):
-    """The file ended before the stretch did; what was sent is short."""
+    """The blob ended before the stretch did; what was sent is short."""
 
 
 class ClientLeft(Exception):
@@ -61,20 +59,20 @@ class _Gate:
 
 
 async def send(
-    file: BinaryIO,
-    parts: Sequence[bytes | tuple[int, int]],
+    source: Source,
+    parts: Sequence[bytes | tuple[int, int | None]],
     consumer: IConsumer,
-    in_thread: InThread,
 ) -> None:
     """
-    Write bytes, and stretches of a file, one after another to the consumer.
+    Write bytes, and stretches of a blob, one after another to the consumer.
 
-    The file is closed at the end, however it comes; cancelling is one way.
+    The blob is closed at the end, however it comes; cancelling is one way.
 
-    :param file: unbuffered.
-    :param parts: bytes as they are, and half-open ``(start, stop)`` in the file.
-    :raises Truncated: the file is shorter than it should be.
+    :param parts: bytes as they are, and half-open ``(start, stop)`` in the blob; None
+        for its end, wherever that is.
+    :raises Truncated: the blob is shorter than it should be.
     :raises ClientLeft: the consumer wants no more.
+    :raises RegistryError: it cannot be had, or is not what it should be.
     """
     gate = _Gate()
     try:
@@ -84,31 +82,18 @@ async def send(
                 consumer.write(part)
                 continue
             position, stop = part
-            while position < stop:
+            while stop is None or position < stop:
                 await gate.opened()
-                wanted = min(CHUNK, stop - position)
-                data = _read_cached(file, wanted, position)
+                wanted = CHUNK if stop is None else min(CHUNK, stop - position)
+                data = source.peek(position, wanted)
                 if not data:
-                    # Not in the page cache: the disk may take its time.
-                    data = await in_thread(os.pread, file.fileno(), wanted, position)
+                    data = await source.read(position, wanted)
+                if not data and stop is None:
+                    break
                 if not data:
-                    raise Truncated(f"{stop - position} bytes are missing")
+                    raise Truncated(f"{stop} bytes were promised, {position} are there")
                 position += len(data)
                 consumer.write(data)
     finally:
-        file.close()
+        source.close()
         consumer.unregisterProducer()
-
-
-def _read_cached(file: BinaryIO, size: int, position: int) -> bytes:
-    """
-    Read what can be read without waiting for a disk; nothing where none can.
-
-    Source: preadv2(2), RWF_NOWAIT.
-    """
-    buffer = bytearray(size)
-    try:
-        count = os.preadv(file.fileno(), [buffer], position, os.RWF_NOWAIT)
-    except OSError:  # not cached, or a file system that cannot tell
-        return b""
-    return bytes(buffer) if count == size else bytes(buffer[:count])

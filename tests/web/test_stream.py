@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +15,8 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.internet.testing import StringTransport
 from zope.interface.verify import verifyObject
 
+from forgereg.flow.source import FileSource
+from forgereg.flow.threads import InThread
 from forgereg.web.stream import CHUNK, ClientLeft, Truncated, send
 from tests.deferreds import begin, no_result, result_of
 from tests.doubles import Threads, at_once
@@ -29,8 +31,16 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def unbuffered(path: Path) -> BinaryIO:
-    return path.open("rb", buffering=0)
+def opened(path: Path, in_thread: InThread = at_once, missing: int = 0) -> FileSource:
+    """A blob in a file that lacks so many of its bytes."""
+    return FileSource(path.open("rb", buffering=0), len(DATA) + missing, in_thread)
+
+
+def is_closed(source: FileSource) -> bool:
+    try:
+        return source.extent is None
+    except ValueError:
+        return True
 
 
 def producer_of(consumer: StringTransport) -> Any:
@@ -81,22 +91,22 @@ def test_sends_what_was_asked_for(
     path: Path, parts: list[bytes | tuple[int, int]], pauses: list[bool]
 ) -> None:
     """Whenever the client pauses, it gets the bytes asked for, and nothing else."""
-    consumer, file = Choosy(pauses), unbuffered(path)
-    sent = begin(send(file, parts, consumer, at_once))
+    consumer, file = Choosy(pauses), opened(path)
+    sent = begin(send(file, parts, consumer))
     while consumer.paused and not sent.called:
         consumer.paused = False
         producer_of(consumer).resumeProducing()
     result_of(sent)
     wanted = [p if isinstance(p, bytes) else DATA[p[0] : p[1]] for p in parts]
     assert consumer.value() == b"".join(wanted)
-    assert file.closed
+    assert is_closed(file)
     assert consumer.producer is None
 
 
 def test_is_a_push_producer(path: Path) -> None:
     """The consumer can pause and resume and stop, as Twisted has it."""
     consumer = paused_from_the_start()
-    sent = begin(send(unbuffered(path), [(0, 9)], consumer, at_once))
+    sent = begin(send(opened(path), [(0, 9)], consumer))
     verifyObject(IPushProducer, consumer.producer)
     assert consumer.streaming
     producer_of(consumer).resumeProducing()
@@ -106,7 +116,7 @@ def test_is_a_push_producer(path: Path) -> None:
 def test_waits_while_paused(path: Path) -> None:
     """No more is read from the disk than a slow client takes."""
     consumer = Choosy([True])
-    sent = begin(send(unbuffered(path), [(0, len(DATA))], consumer, at_once))
+    sent = begin(send(opened(path), [(0, len(DATA))], consumer))
     no_result(sent)
     assert consumer.value() == DATA[:CHUNK]
     producer_of(consumer).pauseProducing()
@@ -118,21 +128,21 @@ def test_waits_while_paused(path: Path) -> None:
 
 def test_nothing_to_send(path: Path) -> None:
     """An empty blob is sent, and its file is closed."""
-    consumer, file = StringTransport(), unbuffered(path)
-    result_of(send(file, [(0, 0)], consumer, at_once))
+    consumer, file = StringTransport(), opened(path)
+    result_of(send(file, [(0, 0)], consumer))
     assert consumer.value() == b""
-    assert file.closed
+    assert is_closed(file)
     assert consumer.producer is None
 
 
 def test_client_leaves(path: Path) -> None:
     """When the client hangs up, its file is closed and no more is sent."""
-    consumer, file = Choosy([True]), unbuffered(path)
-    sent = begin(send(file, [(0, len(DATA))], consumer, at_once))
+    consumer, file = Choosy([True]), opened(path)
+    sent = begin(send(file, [(0, len(DATA))], consumer))
     producer_of(consumer).stopProducing()
     with pytest.raises(ClientLeft):
         result_of(sent)
-    assert file.closed
+    assert is_closed(file)
     assert consumer.value() == DATA[:CHUNK]
     assert consumer.producer is None
 
@@ -147,22 +157,22 @@ def test_client_has_left_before(path: Path) -> None:
             super().registerProducer(producer, streaming)
             producer.stopProducing()
 
-    consumer, file = Gone(), unbuffered(path)
+    consumer, file = Gone(), opened(path)
     with pytest.raises(ClientLeft):
-        result_of(send(file, [(0, 9)], consumer, at_once))
-    assert file.closed
+        result_of(send(file, [(0, 9)], consumer))
+    assert is_closed(file)
     assert consumer.value() == b""
 
 
 def test_cancelled_while_paused(path: Path) -> None:
     """Whoever cancels has the file closed, and a late resume does no harm."""
-    consumer, file = Choosy([True]), unbuffered(path)
-    sent = begin(send(file, [(0, len(DATA))], consumer, at_once))
+    consumer, file = Choosy([True]), opened(path)
+    sent = begin(send(file, [(0, len(DATA))], consumer))
     producer = producer_of(consumer)
     sent.cancel()
     with pytest.raises(CancelledError):
         result_of(sent)
-    assert file.closed
+    assert is_closed(file)
     assert consumer.producer is None
     producer.resumeProducing()
     producer.stopProducing()
@@ -183,9 +193,10 @@ def test_slow_disk(
 ) -> None:
     """What is not in memory is read in a thread, so that nobody else waits for it."""
     uncached(monkeypatch, error)
-    consumer, file, threads = StringTransport(), unbuffered(path), Threads()
+    consumer, threads = StringTransport(), Threads()
+    file = opened(path, threads)
     threads.pause()
-    sent = begin(send(file, [(5, len(DATA))], consumer, threads))
+    sent = begin(send(file, [(5, len(DATA))], consumer))
     no_result(sent)
     assert consumer.value() == b""
     threads.resume()
@@ -199,7 +210,7 @@ def test_warm_file_needs_no_thread(path: Path) -> None:
     threads = Threads()
     threads.pause()
     consumer = StringTransport()
-    result_of(send(unbuffered(path), [(0, 9)], consumer, threads))
+    result_of(send(opened(path, threads), [(0, 9)], consumer))
     assert consumer.value() == DATA[:9]
 
 
@@ -217,7 +228,7 @@ def test_partly_cached(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "preadv", short(os.preadv))
     consumer = StringTransport()
-    result_of(send(unbuffered(path), [(7, CHUNK + 9)], consumer, at_once))
+    result_of(send(opened(path), [(7, CHUNK + 9)], consumer))
     assert consumer.value() == DATA[7 : CHUNK + 9]
 
 
@@ -226,14 +237,15 @@ def test_client_leaves_while_the_disk_is_slow(
 ) -> None:
     """A client that hangs up during a read leaves no open file behind."""
     uncached(monkeypatch, BlockingIOError)
-    consumer, file, threads = StringTransport(), unbuffered(path), Threads()
+    consumer, threads = StringTransport(), Threads()
+    file = opened(path, threads)
     threads.pause()
-    sent = begin(send(file, [(0, 3 * CHUNK)], consumer, threads))
+    sent = begin(send(file, [(0, 3 * CHUNK)], consumer))
     producer_of(consumer).stopProducing()
     threads.resume()
     with pytest.raises(ClientLeft):
         result_of(sent)
-    assert file.closed
+    assert is_closed(file)
     assert len(threads.calls) == 1
 
 
@@ -242,13 +254,14 @@ def test_cancelled_while_the_disk_is_slow(
 ) -> None:
     """Cancelling during a read closes the file, and what was read is dropped."""
     uncached(monkeypatch, BlockingIOError)
-    consumer, file, threads = StringTransport(), unbuffered(path), Threads()
+    consumer, threads = StringTransport(), Threads()
+    file = opened(path, threads)
     threads.pause()
-    sent = begin(send(file, [(0, 9)], consumer, threads))
+    sent = begin(send(file, [(0, 9)], consumer))
     sent.cancel()
     with pytest.raises(CancelledError):
         result_of(sent)
-    assert file.closed
+    assert is_closed(file)
     assert consumer.value() == b""
 
 
@@ -259,11 +272,11 @@ def test_truncated_file(
     """A file that is shorter than promised is an error, never a short answer."""
     if not cached:
         uncached(monkeypatch, BlockingIOError)
-    consumer, file = StringTransport(), unbuffered(path)
+    consumer, file = StringTransport(), opened(path, missing=1)
     with pytest.raises(Truncated, match="^1 bytes are missing"):
-        result_of(send(file, [(9, len(DATA) + 1)], consumer, at_once))
+        result_of(send(file, [(9, len(DATA) + 1)], consumer))
     assert consumer.value() == DATA[9:]
-    assert file.closed
+    assert is_closed(file)
     assert consumer.producer is None
 
 
@@ -275,27 +288,27 @@ def test_broken_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("Input/output error")
 
     monkeypatch.setattr(os, "pread", pread)
-    consumer, file = StringTransport(), unbuffered(path)
+    consumer, file = StringTransport(), opened(path)
     with pytest.raises(OSError, match="Input/output error"):
-        result_of(send(file, [(0, 9)], consumer, at_once))
-    assert file.closed
+        result_of(send(file, [(0, 9)], consumer))
+    assert is_closed(file)
 
 
 def test_consumer_that_takes_no_producer(path: Path) -> None:
     """A connection that cannot be sent to leaves no open file behind."""
-    consumer, file = StringTransport(), unbuffered(path)
+    consumer, file = StringTransport(), opened(path)
     consumer.registerProducer(object(), True)
     with pytest.raises(RuntimeError):
-        result_of(send(file, [(0, 9)], consumer, at_once))
-    assert file.closed
+        result_of(send(file, [(0, 9)], consumer))
+    assert is_closed(file)
 
 
 def test_two_clients_of_one_blob(path: Path) -> None:
     """Two clients of one blob read it independently of one another."""
     one, other = StringTransport(), StringTransport()
     sent: list[Deferred[None]] = [
-        begin(send(unbuffered(path), [(0, 9)], one, at_once)),
-        begin(send(unbuffered(path), [(3, 5)], other, at_once)),
+        begin(send(opened(path), [(0, 9)], one)),
+        begin(send(opened(path), [(3, 5)], other)),
     ]
     for each in sent:
         result_of(each)
