@@ -106,7 +106,7 @@ async def send(
                 if not data and stop is None:
                     break
                 if not data:
-                    raise Truncated(f"{stop} bytes were promised, {position} are there")
+                    raise Truncated(f"{stop - position} bytes are missing")
                 position += len(data)
                 consumer.write(data)
     finally:
