@@ -74,6 +74,11 @@ class Forms:
     manifests: tuple[Manifest, ...]
     stale: str | None = None
 
+    def choose(self, accepted: Sequence[str]) -> Manifest | None:
+        """Give the form that a client likes best, by media types in that order."""
+        forms = {form.media_type: form for form in self.manifests}
+        return next((forms[each] for each in accepted if each in forms), None)
+
 
 def _way(now: Located | None, located: Located) -> str:
     """
