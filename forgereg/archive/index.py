@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from attrs import define, field, frozen
@@ -87,6 +88,8 @@ class _Node:
     :ivar blobs: those of an image that are there, the config first.
     :ivar has_image: whether it is what people call an image, or leads to one.
     :ivar height: how many indexes lie in one another from here on.
+    :ivar fit: of the images of an index the one to serve to clients that read none:
+        how far it is from the platform that is wanted, and its manifest.
     """
 
     manifest: Manifest
@@ -94,6 +97,7 @@ class _Node:
     blobs: tuple[_Claim, ...] = ()
     has_image: bool = False
     height: int = 0
+    fit: tuple[int, Manifest] | None = None
 
 
 @frozen
@@ -101,8 +105,7 @@ class _Entry:
     """
     A manifest as an index names it.
 
-    :ivar fit: the image to serve to clients that read no index: how far it is from
-        the platform that is wanted, and its manifest.
+    :ivar fit: as of a `_Node`, or of the image itself.
     """
 
     claim: _Claim
@@ -135,6 +138,7 @@ class _Layout:
     _wanted: Platform
     _nodes: dict[Digest, _Node | None] = field(init=False, factory=dict)
     _files: dict[Digest, str | None] = field(init=False, factory=dict)
+    _platforms: dict[Digest, Platform | None] = field(init=False, factory=dict)
     _claims: int = field(init=False, default=0)
 
     def read(self, configs: Collection[str]) -> Reading:
@@ -195,7 +199,7 @@ class _Layout:
             and None not in platforms
             and not any(head.node.children for head in heads)
         ):
-            whole = _Entry(heads[0].claim, root, None, _best(heads))
+            whole = _Entry(heads[0].claim, root, None, root.fit)
             yield tags[heads[0].claim.digest], _forms(whole), self._below(root)
             return
         extra = [n for each in others for n in (each.node, *self._below(each.node))]
@@ -284,22 +288,35 @@ class _Layout:
         height = 1 + max((each.node.height for each in children), default=0)
         if height > _MAX_HEIGHT:
             raise ArchiveInvalid("indexes in the OCI layout are nested too deep")
-        return _Node(manifest, tuple(children), has_image=has_image, height=height)
+        return _Node(
+            manifest,
+            tuple(children),
+            has_image=has_image,
+            height=height,
+            fit=_best(children),
+        )
 
     def _entry(self, claim: _Claim, node: _Node) -> _Entry:
         if node.children:
-            return _Entry(claim, node, None, _best(node.children))
+            return _Entry(claim, node, None, node.fit)
         platform = claim.platform
-        if platform is None and node.has_image and node.blobs:
-            try:
-                name = self._find(node.blobs[0].digest)
-                platform = read_platform(read_json(self._members, name or ""))
-            except ArchiveInvalid:
-                pass  # a config of another kind
+        if platform is None and node.has_image:
+            platform = self._platform(node)
         far = misfit(self._wanted, platform) if node.has_image else None
-        return _Entry(
-            claim, node, platform, None if far is None else (far, node.manifest)
-        )
+        fit = None if far is None else (far, node.manifest)
+        return _Entry(claim, node, platform, fit)
+
+    def _platform(self, node: _Node) -> Platform | None:
+        """Read in an image's config what its descriptor does not say."""
+        digest = node.manifest.digest
+        if digest not in self._platforms:
+            self._platforms[digest] = None
+            name = node.blobs and self._find(node.blobs[0].digest)
+            if name:
+                with suppress(ArchiveInvalid):  # a config of another kind
+                    said = read_json(self._members, name)
+                    self._platforms[digest] = read_platform(said)
+        return self._platforms[digest]
 
     def _list(self, listed: Any) -> list[_Claim]:
         if not isinstance(listed, list):
