@@ -18,6 +18,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from forgereg.archive.claim import Claim, read_claim
 from forgereg.archive.members import (
     Member,
     Members,
@@ -32,10 +33,10 @@ from forgereg.archive.platform import (
     read_platform,
 )
 from forgereg.archive.reading import Packed, Reading
-from forgereg.oci.errors import ArchiveInvalid, DigestInvalid
+from forgereg.oci.errors import ArchiveInvalid
 from forgereg.oci.manifest import Manifest, sha256
 from forgereg.oci.media import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
-from forgereg.oci.reference import Digest, parse_digest
+from forgereg.oci.reference import Digest
 
 _DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 _INDEXES = (OCI_INDEX, _DOCKER_INDEX)
@@ -52,31 +53,9 @@ _MEDIA_TYPE = re.compile(
     r"[a-zA-Z0-9][\w!#$&^.+-]{0,126}/[a-zA-Z0-9][\w!#$&^.+-]{0,126}", re.A
 )
 
-_NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
-_REFERENCE = re.compile(r"[!-~]{1,512}")
-
 
 class LayoutIncomplete(ArchiveInvalid):
     """No image of an OCI layout is whole, or it speaks of other images."""
-
-
-@frozen
-class _Claim:
-    """
-    What a descriptor says.
-
-    :ivar tags: which references its annotations give it.
-    :ivar is_artifact: whether it belongs to an image and is none, such as a signature.
-    :ivar may_lack: whether an image is whole without it: its bytes lie elsewhere.
-    """
-
-    digest: Digest
-    size: int
-    media_type: str
-    platform: Platform | None
-    tags: tuple[str, ...]
-    is_artifact: bool
-    may_lack: bool
 
 
 @frozen
@@ -94,7 +73,7 @@ class _Node:
 
     manifest: Manifest
     children: tuple[_Entry, ...] = ()
-    blobs: tuple[_Claim, ...] = ()
+    blobs: tuple[Claim, ...] = ()
     has_image: bool = False
     height: int = 0
     fit: tuple[int, Manifest] | None = None
@@ -108,7 +87,7 @@ class _Entry:
     :ivar fit: as of a `_Node`, or of the image itself.
     """
 
-    claim: _Claim
+    claim: Claim
     node: _Node
     platform: Platform | None
     fit: tuple[int, Manifest] | None
@@ -220,7 +199,7 @@ class _Layout:
                     waiting.append(each.node)
         return [*found.values()]
 
-    def _load(self, claim: _Claim, depth: int) -> _Node | None:
+    def _load(self, claim: Claim, depth: int) -> _Node | None:
         """Read a manifest; give None where it, or what it needs, is not there."""
         if claim.digest not in self._nodes:
             if len(self._nodes) >= _MAX_MANIFESTS:
@@ -229,7 +208,7 @@ class _Layout:
             self._nodes[claim.digest] = self._load_first(claim, depth)
         return self._nodes[claim.digest]
 
-    def _load_first(self, claim: _Claim, depth: int) -> _Node | None:
+    def _load_first(self, claim: Claim, depth: int) -> _Node | None:
         name = self._find(claim.digest)
         if name is None:
             return None
@@ -254,13 +233,13 @@ class _Layout:
             return self._index(manifest, said.get("manifests"), depth)
         if media_type in _IMAGES:
             claims = [
-                self._claim(said.get("config")),
+                read_claim(said.get("config")),
                 *self._list(said.get("layers")),
             ]
         else:
             claims = self._list(said.get("layers") or said.get("blobs") or [])
             if isinstance(said.get("config"), dict):
-                claims.append(self._claim(said["config"]))
+                claims.append(read_claim(said["config"]))
         there = tuple(each for each in claims if self._find(each.digest))
         if not all(each.may_lack or self._find(each.digest) for each in claims):
             return None
@@ -296,7 +275,7 @@ class _Layout:
             fit=_best(children),
         )
 
-    def _entry(self, claim: _Claim, node: _Node) -> _Entry:
+    def _entry(self, claim: Claim, node: _Node) -> _Entry:
         if node.children:
             return _Entry(claim, node, None, node.fit)
         platform = claim.platform
@@ -318,38 +297,13 @@ class _Layout:
                     self._platforms[digest] = read_platform(said)
         return self._platforms[digest]
 
-    def _list(self, listed: Any) -> list[_Claim]:
+    def _list(self, listed: Any) -> list[Claim]:
         if not isinstance(listed, list):
             raise ArchiveInvalid("a manifest in the OCI layout lists nothing")
         self._claims += len(listed)
         if self._claims > _MAX_CLAIMS:
             raise ArchiveInvalid("the OCI layout has too many descriptors")
-        return [self._claim(each) for each in listed]
-
-    def _claim(self, said: Any) -> _Claim:
-        if not isinstance(said, dict):
-            raise ArchiveInvalid("a descriptor in the OCI layout is not an object")
-        size, media_type = said.get("size"), said.get("mediaType") or ""
-        if type(size) is not int or size < 0 or not isinstance(media_type, str):
-            raise ArchiveInvalid("a descriptor in the OCI layout lacks size or type")
-        try:
-            digest = parse_digest(str(said.get("digest")))
-        except DigestInvalid as e:
-            raise ArchiveInvalid(f"the OCI layout: {e}") from e
-        notes = said.get("annotations")
-        notes = notes if isinstance(notes, dict) else {}
-        platform = read_platform(said.get("platform"))
-        return _Claim(
-            digest,
-            size,
-            media_type,
-            platform,
-            _tags(notes),
-            "artifactType" in said
-            or "vnd.docker.reference.type" in notes
-            or (platform is not None and platform[0] == "unknown"),
-            bool(said.get("urls")) or "data" in said,
-        )
+        return [read_claim(each) for each in listed]
 
     def _find(self, digest: Digest) -> str | None:
         if digest not in self._files:
@@ -382,17 +336,6 @@ def _forms(head: _Entry) -> tuple[Manifest, ...]:
     if head.fit is None or head.fit[1] == index:
         return (index,)
     return (index, head.fit[1])
-
-
-def _tags(notes: Mapping[str, Any]) -> tuple[str, ...]:
-    found = [notes.get(key) for key in _NAMES]
-    full, short = (
-        each if isinstance(each, str) and _REFERENCE.fullmatch(each) else ""
-        for each in found
-    )
-    if full.endswith(f":{short}"):
-        short = ""
-    return tuple(each for each in (full, short) if each)
 
 
 def _damaged(digest: Digest) -> ArchiveInvalid:
