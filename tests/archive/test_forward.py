@@ -53,6 +53,9 @@ class LostPartial:
     def write(self, data: memoryview | bytes) -> None:
         self.written += data
 
+    def close(self) -> None:
+        pass
+
     def keep(self, digest: Digest) -> None:
         if not self.is_lost:
             self.stage.kept[digest] = self.written
