@@ -76,6 +76,11 @@ class Forms:
     stale: str | None = None
     output: str = ""
 
+    def choose(self, accepted: Sequence[str]) -> Manifest | None:
+        """Give the form that a client likes best, by media types in that order."""
+        forms = {form.media_type: form for form in self.manifests}
+        return next((forms[each] for each in accepted if each in forms), None)
+
 
 def _way(now: Located | None, located: Located) -> str:
     """

@@ -149,16 +149,38 @@ class Registry:
             found = await self._by_digest(name, reference)
             self._pulled(name, reference, None)
             return Found(found)
-        tagged = await self._by_tag(name, reference, client)
-        forms = {form.media_type: form for form in tagged.manifests}
-        for media_type in accepted:
-            if media_type in forms:
-                self._pulled(name, forms[media_type].digest, reference)
-                return Found(forms[media_type], tagged.manifests, tagged.stale)
-        raise ManifestUnknown(
-            f"{name}:{reference} can only be written as {' or '.join(forms)},"
-            " which the client does not accept"
-        )
+        forms = await self._by_tag(name, reference, client)
+        chosen = forms.choose(accepted)
+        if chosen is None:
+            written = " or ".join(form.media_type for form in forms.manifests)
+            raise ManifestUnknown(
+                f"{name}:{reference} can only be written as {written},"
+                " which the client does not accept"
+            )
+        self._pulled(name, chosen.digest, reference)
+        return Found(chosen, forms.manifests, forms.stale)
+
+    def repeats(
+        self, found: Found, name: Name, reference: Tag | Digest, accepted: Sequence[str]
+    ) -> bool:
+        """
+        Say whether what was given once would be given again, without asking anyone.
+
+        If so, it counts as a pull.
+        """
+        manifest, stale, tag = found.manifest, found.stale, None
+        if isinstance(reference, Digest):
+            again = self._manifests.get((name, reference))
+        else:
+            tag = reference
+            forms = self._images.known(Wish(name, tag, *self._find(name)))
+            if forms is None or forms.stale != stale:
+                return False
+            again = forms.choose(accepted)
+        if again != manifest:
+            return False
+        self._pulled(name, manifest.digest, tag)
+        return True
 
     async def last_forms(self, name: Name) -> tuple[Manifest, ...]:
         """Give the manifests of the last image that was built under a name, if any."""

@@ -103,10 +103,10 @@ async def send(
                 data = source.peek(position, wanted)
                 if not data:
                     data = await source.read(position, wanted)
-                if not data and stop is None:
-                    break
                 if not data:
-                    raise Truncated(f"{stop} bytes were promised, {position} are there")
+                    if stop is None:
+                        break
+                    raise Truncated(f"{stop - position} bytes are missing")
                 position += len(data)
                 consumer.write(data)
     finally:
