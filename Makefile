@@ -3,13 +3,16 @@
 PYTHON ?= python3
 # What to serve, as in: make run FLAKE=github:owner/repo; the example if empty.
 FLAKE ?=
-# More arguments for the registry, as in: make run ARGS='--port 7000'
+# More arguments, as in: make run ARGS='--port 7000' or make bench ARGS=--quick
 ARGS ?=
 
 RUN_PACKAGES = $(VENV_PACKAGE) \
+	$(if $(shell command -v bwrap),,bubblewrap) \
 	$(if $(shell command -v busybox),,busybox-static) \
 	$(if $(shell command -v setpriv),,util-linux)
-TEST_PACKAGES = busybox-static containerd curl docker.io git mount openssl podman procps runc skopeo tini
+TEST_PACKAGES = busybox-static containerd curl docker-compose docker.io git mount openssl podman podman-compose procps runc skopeo tini
+BENCH_PACKAGES = busybox-static curl docker-registry gzip iproute2 isal mount nginx openssl \
+	podman procps runc skopeo tini util-linux wrk
 # A nix that is there already, from wherever, is good enough.
 NIX_PACKAGE = $(if $(shell command -v nix),,nix-bin)
 
@@ -23,7 +26,7 @@ help:
 	@echo 'make test         install what the tests need and run them all'
 	@echo '                  (with FORGE_LONG_TESTS=1 also those that take a quarter of an hour)'
 	@echo 'make test-memory  run the tests that need neither network nor programs'
-	@echo 'make bench        measure against peers'
+	@echo 'make bench        measure against peers, and write docs/benchmarks.md'
 	@echo 'make lint         check format, style, types, imports and spelling'
 	@echo 'make clean        forget what was installed here'
 
@@ -38,8 +41,8 @@ test-memory: .venv/dev
 	.venv/bin/pytest --ignore=tests/socket --ignore=tests/live
 
 bench: .venv/dev
-	scripts/install-packages $(RUN_PACKAGES) $(NIX_PACKAGE) docker-registry gzip skopeo
-	.venv/bin/python -m benchmarks.large_image
+	scripts/install-packages $(RUN_PACKAGES) $(NIX_PACKAGE) $(BENCH_PACKAGES)
+	.venv/bin/python -m benchmarks --page docs/benchmarks.md $(ARGS)
 
 lint: .venv/dev
 	.venv/bin/ruff format --check

@@ -30,9 +30,11 @@
                 backports-zstd
                 cachetools
                 click
+                google-re2
                 isal
                 klein
                 python-dotenv
+                pyyaml
                 rich
                 sqlalchemy
                 treq
@@ -40,12 +42,14 @@
                 werkzeug
               ]
               ++ twisted.optional-dependencies.tls;
-            # nix, setsid and setpriv around it, and what it fetches flakes with
+            # nix, setsid and setpriv around it, what it fetches flakes with, and the
+            # sandbox of images that are scripts
             makeWrapperArgs = [
               "--prefix"
               "PATH"
               ":"
               (pkgs.lib.makeBinPath [
+                pkgs.bubblewrap
                 pkgs.git
                 pkgs.nix
                 pkgs.openssh

@@ -19,27 +19,33 @@ from sqlalchemy import URL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from forgereg.blobs.scrub import Scrub
 from forgereg.blobs.store import BlobStore
 from forgereg.config import TABLE, Settings
+from forgereg.flow.applications import Applications
 from forgereg.flow.archives import Archives
 from forgereg.flow.buildlog import BuildLog
 from forgereg.flow.builds import Builds
+from forgereg.flow.encodings import Encodings
 from forgereg.flow.failures import Failures
 from forgereg.flow.flakes import Flake
 from forgereg.flow.images import Images
+from forgereg.flow.layers import Layers
 from forgereg.flow.policy import Policy
 from forgereg.flow.pulls import PullLog
 from forgereg.flow.registry import Registry
 from forgereg.flow.retention import Budget, Busy
+from forgereg.flow.scrubber import Scrubber
 from forgereg.flow.slots import Slots
 from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
 from forgereg.logs import logger
 from forgereg.nix.build import Limit, Nix, Run
-from forgereg.nix.flake import Command, masked
+from forgereg.nix.flake import Command, masked, platform_of
 from forgereg.nix.roots import Roots
 from forgereg.nix.store import Store, store_root
+from forgereg.nix.stream import RunStream, Scripts
 from forgereg.nix.tokens import Token, environment, read_token, redact
 from forgereg.oci.errors import RegistryError
 from forgereg.records.buildlogs import BuildLogs
@@ -48,9 +54,11 @@ from forgereg.records.pulls import Pulls
 from forgereg.records.records import Records
 from forgereg.values import FlakeSetting
 from forgereg.web.api import Api
+from forgereg.web.applications import ApplicationFiles
+from forgereg.web.coding import Codings
 from forgereg.web.control import MAX_BODY as CONTROL_BODY
 from forgereg.web.control import Control
-from forgereg.web.guard import Guard, client_of
+from forgereg.web.guard import Clients, Guard
 from forgereg.web.hooks import MAX_BODY as HOOKS_BODY
 from forgereg.web.hooks import Hooks
 from forgereg.web.manifests import Manifests
@@ -87,6 +95,7 @@ class Machine:
     state: Path
     blobs: BlobStore
     run: Run
+    run_stream: RunStream
     env: Mapping[str, str] = field(repr=False)
     clock: IReactorTime
     now: Callable[[], float]
@@ -118,13 +127,17 @@ class Assembly:
     registry: Registry = field(init=False)
     pulls: PullLog = field(init=False)
     sweeper: Sweeper = field(init=False)
+    scrubber: Scrubber = field(init=False)
     works: Works = field(init=False)
     api: Api = field(init=False)
     guard: Guard = field(init=False, factory=Guard)
+    clients: Clients = field(init=False, factory=Clients)
+    codings: Codings = field(init=False)
     hooks: Hooks = field(init=False)
     site: RegistrySite = field(init=False)
     _evaluations: Slots = field(init=False)
     _timers: dict[str, IDelayedCall] = field(init=False, factory=dict)
+    _is_stopping: bool = field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
         settings, machine = self.settings, self.machine
@@ -156,7 +169,18 @@ class Assembly:
         self.archives = Archives(
             store,
             machine.blobs,
+            Scripts(
+                machine.run_stream,
+                # Without its secrets: in /proc a script can see what bwrap has.
+                {"PATH": machine.env.get("PATH", "")},
+                store.root,
+                settings.evaluation_memory,
+                clock,
+                machine.in_reader,
+            ),
+            self.builds.slots,
             self.failures,
+            platform_of(settings.system),
             settings.max_image_size,
             clock,
             in_thread,
@@ -178,7 +202,15 @@ class Assembly:
             self.builds,
             images,
             self.records,
-            machine.blobs,
+            Layers(
+                self.archives,
+                self.records,
+                machine.blobs,
+                self.failures,
+                in_thread,
+                machine.in_reader,
+            ),
+            Encodings(machine.blobs, self.failures, in_thread, machine.in_reader),
             self.policy,
             in_thread,
             settings.cache_size,
@@ -196,6 +228,13 @@ class Assembly:
             machine.now,
             in_thread,
         )
+        self.scrubber = Scrubber(
+            Scrub(machine.blobs),
+            lambda: machine.blobs.bytes,
+            lambda: self.settings.scrub_days,
+            machine.clock,
+            in_thread,
+        )
         self.works = Works(
             self.registry,
             self.builds,
@@ -209,20 +248,45 @@ class Assembly:
             machine.now,
             in_thread,
         )
+        self.codings = Codings(self.clients)
         self.api = Api(
             self.registry,
-            Manifests(self.registry, Tombstones(clock), machine.clock, machine.now),
+            Manifests(
+                self.registry,
+                Tombstones(clock),
+                self.clients,
+                machine.clock,
+                machine.now,
+            ),
+            self.clients,
+            self.codings,
             machine.clock,
             settings.max_image_name_length,
             settings.max_tag_length,
             machine.new_id,
         )
         # systemd keeps the socket open while the next process starts.
-        self.api.hands_over = settings.port.startswith("systemd:")
+        told, port = "haproxy:", settings.port
+        self.api.hands_over = port.removeprefix(told).startswith("systemd:")
         self.hooks = Hooks(None, self.works.pushed, machine.new_id)
-        control = Control(self.works, self.guard.check, client_of, machine.new_id)
+        self.guard.is_told = told in port
+        control = Control(
+            self.works, self.guard.check, self.clients.name, machine.new_id
+        )
+        files = ApplicationFiles(
+            Applications(self.registry, store, in_thread),
+            self.registry,
+            self.clients,
+            machine.clock,
+            machine.now,
+            lambda: self.api.limits,
+            settings.max_image_name_length,
+            settings.max_tag_length,
+            machine.new_id,
+        )
         rooms = {
             b"api": Room(control.app.resource(), CONTROL_BODY),
+            b"applications": Room(files.app.resource()),
             b"hooks": Room(self.hooks.app.resource(), HOOKS_BODY),
         }
         self.site = RegistrySite(self.api, rooms)
@@ -292,9 +356,13 @@ class Assembly:
         for name in attrs.fields_dict(Policy):
             setattr(self.policy, name, getattr(policy, name))
         self.builds.slots.most = settings.max_builds
+        self.machine.blobs.max_bytes = settings.blobs_size
         self._evaluations.most = settings.max_evaluations
         # Whoever lists tags has no build, and must not make the queue endless either.
         self._evaluations.most_waiting = max(1, settings.max_queue)
+        self.clients.proxies = settings.trusted_proxies
+        self.clients.fast = settings.fast_networks
+        self.codings.mode = settings.transfer_coding
         self.api.limits = Limits(settings.max_hold, settings.redirect_hold)
         self.registry.flakes[-1].patterns = settings.tags
         changed = [
@@ -306,6 +374,8 @@ class Assembly:
             self.settings,
             **{row.name: getattr(settings, row.name) for row in TABLE if row.live},
         )
+        if any(row.name == "blobs_size" for row in changed):
+            Deferred.fromCoroutine(_attempt(self._trim()))
         live = ", ".join(row.variable for row in changed if row.live)
         _log.info("settings that have changed: {names}", names=live or "none")
         return [row.variable for row in changed if not row.live]
@@ -317,6 +387,19 @@ class Assembly:
             Deferred.fromCoroutine(self._look(flake))
         self._warm()
         self._tidy()
+        Deferred.fromCoroutine(self._survey())
+
+    async def _trim(self) -> None:
+        await self.machine.in_thread(self.machine.blobs.trim)
+
+    async def _survey(self) -> None:
+        try:
+            await self.machine.in_thread(
+                self.machine.blobs.survey, lambda: self._is_stopping
+            )
+        except Exception:
+            _log.failure("the blobs were not surveyed")
+        self.scrubber.start()
 
     async def _look(self, flake: Flake) -> None:
         try:
@@ -346,9 +429,11 @@ class Assembly:
 
     def stop(self) -> None:
         """Begin nothing from now on, and give up what is being read."""
+        self._is_stopping = True
         for timer in self._timers.values():
             if timer.active():
                 timer.cancel()
+        self.scrubber.stop()
         self.archives.stop()
 
     async def end(self) -> None:

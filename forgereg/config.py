@@ -12,7 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from forgereg import values
-from forgereg.values import FlakeSetting
+from forgereg.values import FlakeSetting, Network
 
 
 class SettingInvalid(Exception):
@@ -57,9 +57,14 @@ class Settings:
     admin_token_file: str
     build_log_size: int
     build_log_days: float
+    blobs_size: int
+    scrub_days: float
     sweep_bytes: int
     sweep_days: float
     pins: tuple[str, ...]
+    transfer_coding: str
+    fast_networks: tuple[Network, ...]
+    trusted_proxies: tuple[Network, ...]
     stop_timeout: float
 
     @property
@@ -239,6 +244,17 @@ TABLE = (
         values.number(0, 36600), live=True,
     ),
     Row(
+        "blobs_size", "FORGE_BLOBS_SIZE", str(20 * 2**30), "bytes",
+        "how much unpacked layers and their encoded forms may take on disk before those"
+        " that nobody pulled for longest are dropped; 0 for any", values.whole(0, 2**60),
+        live=True,
+    ),
+    Row(
+        "scrub_days", "FORGE_SCRUB_DAYS", "7", "days",
+        "in how long each unpacked layer is read again and checked; 0 for never",
+        values.number(0, 36600), live=True,
+    ),
+    Row(
         "sweep_bytes", "FORGE_SWEEP_BYTES", "0", "bytes",
         "how much images may take on disk before those that nobody pulled for longest"
         " are forgotten; 0 for any", values.whole(0, 2**60), live=True,
@@ -252,6 +268,23 @@ TABLE = (
         "pins", "FORGE_PINS", "", "",
         "patterns of images that are never forgotten, such as packages/hello:*",
         values.pins, live=True,
+    ),
+    Row(
+        "transfer_coding", "FORGE_TRANSFER_CODING", "auto", "",
+        "when layers are compressed on their way, for clients that offer it: auto (not"
+        " in FORGE_FAST_NETWORKS), always or never", values.coding, live=True,
+    ),
+    Row(
+        "fast_networks", "FORGE_FAST_NETWORKS",
+        "127.0.0.0/8 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16"
+        " ::1 fc00::/7 fe80::/10", "",
+        "networks to whose clients layers are sent as they are; none for no network",
+        values.networks, live=True,
+    ),
+    Row(
+        "trusted_proxies", "FORGE_TRUSTED_PROXIES", "127.0.0.0/8 ::1", "",
+        "networks of reverse proxies whose X-Forwarded-For is believed; none for no"
+        " network", values.networks, live=True,
     ),
     Row(
         "stop_timeout", "FORGE_STOP_TIMEOUT", "30", "seconds",

@@ -188,6 +188,13 @@ def _check_nix(command: Command, env: Mapping[str, str]) -> None:
         _stop(f"{said.strip()} has no flakes: install a nix that was built with them")
 
 
+def _boot_id() -> str:
+    """Name this start of the machine; empty where the kernel does not."""
+    with suppress(OSError, ValueError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
 class _StateDir:
     """The registry's directory, which is its alone."""
 
@@ -200,7 +207,7 @@ class _StateDir:
             self._lock = (path / "lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.blobs = BlobStore(path)
-            self.blobs.prepare()
+            self.blobs.prepare(_boot_id())
         except BlockingIOError:
             _stop(f"another registry runs in {path}; give this one its own --state-dir")
         except OSError as e:
@@ -274,6 +281,7 @@ class _Running(Service):
             self._state.path,
             self._state.blobs,
             self._processes.run,
+            self._processes.stream,
             self._env,
             self._reactor,
             time.time,

@@ -9,9 +9,12 @@ import posixpath
 import re
 import tomllib
 from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from attrs import frozen
+
+Network = IPv4Network | IPv6Network
 
 
 @frozen
@@ -182,14 +185,37 @@ pins = _words_like(
 )
 
 
-_KEPT = ("off", "unreachable", "always")
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text.lower() not in allowed:
+            raise ValueError(f"one of {', '.join(allowed)}")
+        return text.lower()
+
+    return read
 
 
-def kept(text: str) -> str:
-    """Read when the last image that worked is kept."""
-    if text.lower() not in _KEPT:
-        raise ValueError(f"one of {', '.join(_KEPT)}")
-    return text.lower()
+#: Read when the last image that worked is kept.
+kept = _one_of("off", "unreachable", "always")
+
+#: Read when layers are compressed on their way.
+coding = _one_of("auto", "always", "never")
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """Read networks and addresses, or that there are none."""
+    each = words(text)
+    if tuple(map(str.lower, each)) == ("none",):
+        return ()
+    try:
+        # A zone means something on one machine alone, and ip_network would forget it.
+        if not each or "%" in text:
+            raise ValueError("no zone here")
+        return tuple(map(ip_network, each))
+    except ValueError as e:
+        raise ValueError(
+            "a list of networks and addresses, such as 10.0.0.0/8 fd00::/8 192.0.2.1,"
+            " with spaces between them, or none; after the slash all bits are 0"
+        ) from e
 
 
 _FLAKES = (

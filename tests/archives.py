@@ -22,14 +22,17 @@ import gzip
 import hashlib
 import io
 import json
+import lzma
 import tarfile
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from backports import zstd
 
 from forgereg.oci.descriptor import Compression, Descriptor, Image
+from forgereg.oci.media import LAYERS, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST
 from forgereg.oci.reference import Digest
 
 Pack = Callable[[bytes], bytes]
@@ -51,7 +54,12 @@ def zst(data: bytes) -> bytes:
     return zstd.compress(data, options=options)
 
 
-PACKS: dict[str, Pack] = {"tar": plain, "gz": gz, "zst": zst}
+def xz(data: bytes) -> bytes:
+    """Compress with xz as its command does, but with little effort."""
+    return lzma.compress(data, preset=0)
+
+
+PACKS: dict[str, Pack] = {"tar": plain, "gz": gz, "zst": zst, "xz": xz}
 
 _COMPRESSIONS: dict[Pack, Compression] = {
     plain: Compression.NONE,
@@ -297,33 +305,91 @@ def docker_save_20(*recipes: Recipe) -> list[Entry]:
     return entries
 
 
+@define
+class Layout:
+    """An OCI layout that is being written."""
+
+    blobs: dict[str, Entry] = field(factory=dict)
+    heads: list[Any] = field(factory=list)
+
+    def put(self, data: bytes, media_type: str, **more: Any) -> dict[str, Any]:
+        """Add a blob, and give its descriptor."""
+        name = f"blobs/sha256/{sha256_hex(data)}"
+        self.blobs[name] = Entry(name, data, mode=0o100644)
+        digest = f"sha256:{sha256_hex(data)}"
+        return {"mediaType": media_type, "digest": digest, "size": len(data), **more}
+
+    def put_json(self, value: Any, media_type: str, **more: Any) -> dict[str, Any]:
+        """Add a blob of JSON, oddly written, and give its descriptor."""
+        return self.put(json.dumps(value, indent=3).encode(), media_type, **more)
+
+    def image(self, recipe: Recipe, **more: Any) -> dict[str, Any]:
+        """Add an image, and give its manifest's descriptor."""
+        config = self.put(recipe.config(separators=(",", ":")), OCI_CONFIG)
+        layers = [
+            self.put(
+                one.blob, LAYERS[OCI_MANIFEST][one.compression], annotations={"n": "1"}
+            )
+            for one in recipe.layers
+        ]
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": config,
+            "layers": layers,
+            "annotations": {"org.example.kept": "é"},
+        }
+        return self.put_json(manifest, OCI_MANIFEST, **more)
+
+    def index(self, *manifests: Any, **more: Any) -> dict[str, Any]:
+        """Add an index, and give its descriptor."""
+        return self.put_json(_index(manifests), OCI_INDEX, **more)
+
+    def entries(self, *others: Entry) -> list[Entry]:
+        """Give the members of the archive, with others among them, sorted by name."""
+        rest = [
+            Entry("index.json", json.dumps(_index(self.heads), indent=1).encode()),
+            json_entry("oci-layout", {"imageLayoutVersion": "1.0.0"}),
+            *others,
+        ]
+        return [
+            folder("blobs"),
+            folder("blobs/sha256"),
+            *self.blobs.values(),
+            *sorted(rest, key=lambda entry: entry.name),
+        ]
+
+
+def _index(manifests: Iterable[Any]) -> Any:
+    listed = [*manifests]
+    return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
+
+
+def named(tag: str) -> dict[str, str]:
+    """Give the annotations that docker and containerd give an image of this name."""
+    return {
+        "io.containerd.image.name": f"docker.io/library/{tag}",
+        "org.opencontainers.image.ref.name": tag.rpartition(":")[2],
+    }
+
+
 def docker_save_26(*recipes: Recipe) -> list[Entry]:
     """Lay out as docker since 25: an OCI layout with a manifest.json in it."""
-    blobs: dict[str, Entry] = {}
-
-    def put(data: bytes) -> str:
-        name = f"blobs/sha256/{sha256_hex(data)}"
-        blobs[name] = Entry(name, data, mode=0o100644)
-        return name
-
-    listed, heads = [], []
+    layout = Layout()
+    listed = []
     for recipe in recipes:
-        layers = [put(one.blob) for one in recipe.layers]
-        config = recipe.config(separators=(",", ":"))
-        config_name = put(config)
-        listed.append(manifest_entry(recipe, config_name, layers))
-        oci = json.dumps({"schemaVersion": 2, "config": {"digest": config_name[13:]}})
-        heads.append({"digest": put(oci.encode())[13:], "size": len(oci)})
-        put(b'{"id":"%s"}' % config_name[13:].encode())  # the legacy config
-    return [
-        folder("blobs"),
-        folder("blobs/sha256"),
-        *blobs.values(),
-        json_entry("index.json", {"schemaVersion": 2, "manifests": heads}),
+        head = layout.image(recipe)
+        layers = [f"blobs/sha256/{one.hex}" for one in recipe.layers]
+        config = sha256_hex(recipe.config(separators=(",", ":")))
+        listed.append(manifest_entry(recipe, f"blobs/sha256/{config}", layers))
+        layout.heads += [
+            {**head, "annotations": named(tag)} for tag in recipe.tags or ()
+        ] or [head]
+        layout.put(b'{"id":"%s"}' % config.encode(), "")  # the legacy config
+    return layout.entries(
         json_entry("manifest.json", listed),
-        json_entry("oci-layout", {"imageLayoutVersion": "1.0.0"}),
         json_entry("repositories", {"hello": {"2.12": "0" * 64}}),
-    ]
+    )
 
 
 def podman_save(*recipes: Recipe) -> list[Entry]:
@@ -365,8 +431,24 @@ def hard_linked(*recipes: Recipe) -> list[Entry]:
 
 def oci_archive(*recipes: Recipe) -> list[Entry]:
     """Lay out as ``skopeo copy oci-archive:``, which has no manifest.json."""
-    dropped = ("manifest.json", "repositories")
-    return [e for e in docker_save_26(*recipes) if e.name not in dropped]
+    layout = Layout()
+    for recipe in recipes:
+        for tag in recipe.tags or (None,):
+            notes = {"org.opencontainers.image.ref.name": tag}
+            layout.heads.append(
+                layout.image(recipe, **({"annotations": notes} if tag else {}))
+            )
+    return layout.entries()
+
+
+def write_folder(entries: Iterable[Entry], target: Path) -> None:
+    """Unpack the folders and files of an archive into a directory."""
+    for entry in entries:
+        path = target / entry.name
+        if entry.type == tarfile.DIRTYPE:
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            path.write_bytes(entry.data)
 
 
 #: The layouts that a docker-archive may have, by the tool that writes them.

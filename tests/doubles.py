@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, execute
 
 from forgereg.nix.flake import parse_locked
+from forgereg.nix.outlet import Outlet
 from forgereg.nix.process import Exit
 from forgereg.nix.refs import at_revision, remote_url
 
@@ -94,12 +97,14 @@ class Package:
 
     :ivar outputs: ``image``, ``containers``, or what else it has.
     :ivar entries: what the catalogue can know of its containers.
+    :ivar program: what is run of it, if it says so.
     """
 
     version: str | None = None
     outputs: Mapping[str, Output] = field(factory=dict)
     entries: Sequence[str] = ()
     underivable: Sequence[str] = ()
+    program: str | None = None
 
 
 @define
@@ -356,16 +361,99 @@ def _apply(query: str, packages: Mapping[str, Package]) -> Any:
     names = [want[1]] if want[1] in packages else []
     names = names or [name for name in packages if name.lower() == want[1]]
     if len(names) != 1:
-        return {"status": "no-package", "names": sorted(packages)}
+        listed = [
+            name
+            for name, package in packages.items()
+            if output[1] != "containers" or "containers" in package.outputs
+        ]
+        return {"status": "no-package", "names": sorted(listed)}
     package = packages[names[0]]
     if output[1] in package.underivable:
         return {"status": "no-derivation"}
     if output[1] not in package.outputs:
         has = [name for name in ("image", "containers") if name in package.outputs]
-        return {"status": "no-output", "has": has}
+        return {
+            "status": "no-output",
+            "attribute": names[0],
+            "has": has,
+            "program": package.program,
+        }
     return {
         "status": "ok",
         "attribute": names[0],
         "derivation": package.outputs[output[1]].derivation,
         "version": package.version,
     }
+
+
+@define
+class Part:
+    """
+    What a scripted script does.
+
+    :ivar data: what it writes.
+    :ivar lines: what it says.
+    """
+
+    data: bytes = b""
+    lines: Sequence[bytes] = ()
+    exit: Exit = Exit(0)
+
+
+@define
+class ScriptedScripts:
+    """
+    A `RunStream` whose scripts write at once, and end unless they are paused.
+
+    :ivar parts: by the store path of the script.
+    :ivar argvs: every command line, in order.
+    :ivar limits: how many seconds each script was given.
+    :ivar killed: the scripts that were told to end before they had.
+    :ivar outlets: what they wrote.
+    """
+
+    parts: dict[str, Part] = field(factory=dict)
+    argvs: list[list[str]] = field(factory=list)
+    limits: list[float] = field(factory=list)
+    killed: list[str] = field(factory=list)
+    outlets: list[Outlet] = field(factory=list)
+    _paused: bool = False
+    _running: list[tuple[Deferred[Exit], Exit]] = field(init=False, factory=list)
+
+    def __call__(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        timeout_seconds: float,
+        on_line: Callable[[bytes], object],
+    ) -> tuple[Outlet, Deferred[Exit]]:
+        self.argvs.append(list(argv))
+        self.limits.append(timeout_seconds)
+        script = argv[-1]
+        part = self.parts[script]
+        with tempfile.TemporaryFile() as file:
+            file.write(part.data)
+            file.seek(0)
+            outlet = Outlet(os.dup(file.fileno()))
+        self.outlets.append(outlet)
+        for line in part.lines:
+            on_line(line)
+        ended: Deferred[Exit] = Deferred(lambda _: self.killed.append(script))
+        in_time = timeout_seconds > 0
+        exit = part.exit if in_time else Exit(None, timed_out=True)
+        self._running.append((ended, exit))
+        if not self._paused:
+            self.resume()
+        return outlet, ended
+
+    def pause(self) -> None:
+        """Let scripts write, and none of them end."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Let every script end."""
+        self._paused = False
+        while self._running:
+            ended, exit = self._running.pop(0)
+            if not ended.called:
+                ended.callback(exit)

@@ -28,6 +28,7 @@ from tests.doubles import (
     Output,
     Package,
     ScriptedNix,
+    ScriptedScripts,
     Threads,
     store_path,
 )
@@ -121,6 +122,7 @@ class Served:
     changes: Mapping[str, Any] = field(factory=dict)
     clock: Clock = field(factory=Clock)
     nix: ScriptedNix = field(factory=ScriptedNix)
+    scripts: ScriptedScripts = field(factory=ScriptedScripts)
     threads: Threads = field(factory=Threads)
     readers: Threads = field(factory=Threads)
     records: Records = field(init=False)
@@ -176,6 +178,7 @@ class Served:
             self.state,
             self.blobs,
             self.nix,
+            self.scripts,
             {},
             self.clock,
             lambda: BEGIN + self.clock.seconds(),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from forgereg.assembly import Secrets, read_secrets
+from forgereg.web.guard import Clients
 from tests.registry import serving
 
 LONG = "x" * 9000
@@ -41,6 +43,16 @@ def test_secrets(tmp_path: Path) -> None:
         secrets = read_secrets(served.settings)
     assert secrets == Secrets(None, "open sesame")
     assert "sesame" not in repr(secrets)
+
+
+def test_how_layers_travel(tmp_path: Path) -> None:
+    """How layers travel, and whose word on addresses counts, changes at once."""
+    near, proxies = (ip_network("10.0.0.0/8"),), (ip_network("192.0.2.1"),)
+    settings = {"fast_networks": near, "trusted_proxies": proxies}
+    with serving(tmp_path) as served:
+        assert served.set(transfer_coding="never", **settings) == []
+        assert served.assembly.codings.mode == "never"
+        assert served.assembly.clients == Clients(proxies, near)
 
 
 def test_what_needs_a_restart(tmp_path: Path) -> None:

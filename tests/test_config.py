@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
+
 import attrs
 import pytest
 
@@ -68,9 +70,23 @@ def test_defaults() -> None:
         admin_token_file="",
         build_log_size=10485760,
         build_log_days=14.0,
+        blobs_size=21474836480,
+        scrub_days=7.0,
         sweep_bytes=0,
         sweep_days=0.0,
         pins=(),
+        transfer_coding="auto",
+        fast_networks=(
+            IPv4Network("127.0.0.0/8"),
+            IPv4Network("10.0.0.0/8"),
+            IPv4Network("172.16.0.0/12"),
+            IPv4Network("192.168.0.0/16"),
+            IPv4Network("169.254.0.0/16"),
+            IPv6Network("::1"),
+            IPv6Network("fc00::/7"),
+            IPv6Network("fe80::/10"),
+        ),
+        trusted_proxies=(IPv4Network("127.0.0.0/8"), IPv6Network("::1")),
         stop_timeout=30.0,
     )
 

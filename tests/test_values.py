@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from forgereg.config import (
 )
 from forgereg.values import FlakeSetting
 from tests.settings import ROWS, read, refused
+
+ANY_IPV6 = ip_network("::/0")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,11 @@ from tests.settings import ROWS, read, refused
         ("sweep_bytes", str(2**60), 2**60),
         ("sweep_days", "36600", 36600.0),
         ("pins", "packages/hello:* team-a/*", ("packages/hello:*", "team-a/*")),
+        ("transfer_coding", "Always", "always"),
+        ("fast_networks", "none", ()),
+        ("fast_networks", "0.0.0.0/0 ::/0", (ip_network("0.0.0.0/0"), ANY_IPV6)),
+        ("trusted_proxies", "192.0.2.1, ::/0", (ip_network("192.0.2.1"), ANY_IPV6)),
+        ("trusted_proxies", "10.0.0.0/255.0.0.0", (ip_network("10.0.0.0/8"),)),
         ("stop_timeout", "0", 0.0),
     ],
 )
@@ -149,6 +157,13 @@ def test_values(name: str, text: str, value: object) -> None:
         ("build_log_days", "-1", "a number from 0 to 36600"),
         ("sweep_bytes", "1e9", "a whole number from 0 to"),
         ("sweep_days", "nan", "a number from 0 to 36600"),
+        ("transfer_coding", "gzip", "one of auto, always, never"),
+        ("fast_networks", "10.0.0.1/8", "a list of networks and addresses, such as"),
+        ("fast_networks", "localhost", "or none"),
+        ("fast_networks", "10.0.0.0/33", "a list of networks"),
+        ("trusted_proxies", "none 10.0.0.1", "a list of networks"),
+        ("trusted_proxies", "fe80::1%eth0", "a list of networks"),
+        ("trusted_proxies", ",", "a list of networks"),
         ("stop_timeout", "1h", "a number from 0 to 3600"),
     ],
 )

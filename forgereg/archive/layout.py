@@ -1,8 +1,10 @@
 """
-From the members of a docker-archive to the images in it. Pure.
+From the members of an archive to the images in it.
 
 A docker-archive holds a ``manifest.json`` that names, for each image, its config and
-its layers; both are members of the archive, or links to members.
+its layers; both are members of the archive, or links to members. An OCI layout holds an
+``index.json`` (see `forgereg.archive.index`). Where both are there, and speak of the
+same images, the latter is read, for its manifests and their annotations.
 
 Source: Docker Image Specification v1.2, "Combined Image JSON + Filesystem Changeset
 Format"; how dockerTools, docker, podman and skopeo write it.
@@ -10,90 +12,68 @@ Format"; how dockerTools, docker, podman and skopeo write it.
 
 from __future__ import annotations
 
-import json
-import posixpath
-from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
 from attrs import frozen
 
-from forgereg.oci.descriptor import Compression, Descriptor, Image
+from forgereg.archive.index import LayoutIncomplete, read_index
+from forgereg.archive.members import (
+    Member,
+    Members,
+    check_name,
+    is_strings,
+    read_json,
+)
+from forgereg.archive.reading import Packed, Reading
+from forgereg.oci.descriptor import Image
 from forgereg.oci.errors import ArchiveInvalid
-from forgereg.oci.reference import Digest, Name, Tag, shown
+from forgereg.oci.manifest import write_manifests
+from forgereg.oci.reference import Name, Tag, shown
 
-#: How long a chain of links among members may be.
-_MAX_LINKS = 16
+#: How many layers all images of an archive may name; clients refuse one with more
+#: than 127.
+_MAX_LAYERS = 20_000
 
+#: What a root file system begins with.
+_ROOT_FOLDERS = ("bin", "etc", "nix", "usr", "sbin", "lib")
 
-@frozen
-class Member:
-    """
-    A regular file in an archive.
-
-    :ivar diff_id: digest of its bytes when unpacked; of its bytes, if not packed.
-    :ivar json: its bytes, if they may be JSON that has to be read; else None.
-    """
-
-    digest: Digest
-    size: int
-    compression: Compression
-    diff_id: Digest
-    json: bytes | None = None
+_BUILD = "build a docker-archive or an OCI layout"
 
 
 @frozen
-class Link:
-    """
-    A hard or symbolic link among members.
-
-    :ivar target: name of the member that it points to; it may be a link again, or
-        not be there.
-    """
-
-    target: str
-
-
-@frozen
-class Packed:
-    """
-    An image as it lies in an archive.
-
-    :ivar tags: the references that the archive gives it, such as ``hello:2.12``.
-    """
+class _Entry:
+    """What manifest.json says of an image; files are named as `Members.find` does."""
 
     tags: tuple[str, ...]
-    image: Image
+    config: str
+    layers: tuple[str, ...]
+    names: tuple[str, ...]
 
 
-def member_name(raw: str) -> str:
-    """Write a member's name in the one way that `read_layout` looks it up by."""
-    return posixpath.normpath(raw)
-
-
-def read_layout(members: Mapping[str, Member | Link]) -> tuple[Packed, ...]:
+def read_layout(members: Members, platform: str) -> Reading:
     """
-    Give the images of an archive, in the order of its ``manifest.json``.
+    Give the images of an archive, in its order.
 
-    :param members: by their `member_name`.
-    :returns: at least one.
+    :param platform: what is served to clients that cannot choose among several, such
+        as ``linux/amd64``.
     :raises ArchiveInvalid: the archive is not one, or not whole.
     """
-    if "manifest.json" not in members:
-        kind = (
-            "it is an OCI layout without one; build a docker-archive instead"
-            if "oci-layout" in members
-            else "is it a docker-archive?"
-        )
-        raise ArchiveInvalid(f"the archive has no manifest.json: {kind}")
-    entries = _json(_follow(members, "manifest.json"), "manifest.json")
-    if not isinstance(entries, list) or not entries:
-        raise ArchiveInvalid("manifest.json in the archive is not a list of images")
-    # Several images may share a config, which may be large: it is read once.
-    diff_ids: dict[Digest, list[str]] = {}
-    return tuple(_read_entry(members, entry, diff_ids) for entry in entries)
+    entries = _read_entries(members) if members.find("manifest.json") else ()
+    if members.find("index.json"):
+        try:
+            # Who builds on what docker saved, as dockerTools does, leaves the OCI
+            # layout of the base in the archive.
+            configs = {entry.config for entry in entries}
+            return read_index(members, platform, configs)
+        except LayoutIncomplete:
+            if not entries:
+                raise
+    if not entries:
+        raise ArchiveInvalid(f"the archive has no manifest.json: {_advice(members)}")
+    return _read_archive(members, entries)
 
 
-def choose(packed: tuple[Packed, ...], name: Name, tag: Tag) -> Image:
+def choose(packed: tuple[Packed, ...], name: Name, tag: Tag) -> Packed:
     """
     Pick the image that is meant: by name and tag, by name, by tag, else the first.
 
@@ -109,87 +89,101 @@ def choose(packed: tuple[Packed, ...], name: Name, tag: Tag) -> Image:
             best = max(best, 2 * named + (its_tag == tag.text))
         return best
 
-    return max(packed, key=fit).image
+    return max(packed, key=fit)
 
 
-def _read_entry(
-    members: Mapping[str, Member | Link], entry: Any, diff_ids: dict[Digest, list[str]]
-) -> Packed:
+def _advice(members: Members) -> str:
+    if members.find("oci-layout"):
+        return f"it is an OCI layout without index.json; {_BUILD}"
+    if members.find("config.json"):
+        return f"it seems to be a runtime bundle; {_BUILD}"
+    return f"is it a root file system? {_BUILD}"
+
+
+def _read_entries(members: Members) -> tuple[_Entry, ...]:
+    listed = read_json(members, _find(members, "manifest.json"))
+    if not isinstance(listed, list) or not listed:
+        raise ArchiveInvalid("manifest.json in the archive is not a list of images")
+    entries = tuple(_read_entry(members, each) for each in listed)
+    if sum(len(entry.layers) for entry in entries) > _MAX_LAYERS:
+        raise ArchiveInvalid("manifest.json in the archive names too many layers")
+    return entries
+
+
+def _read_entry(members: Members, entry: Any) -> _Entry:
     if not isinstance(entry, dict):
         raise ArchiveInvalid("manifest.json in the archive names an image oddly")
-    config_name, layer_names = entry.get("Config"), entry.get("Layers")
+    config, layers = entry.get("Config"), entry.get("Layers")
     tags = entry.get("RepoTags") or []
-    if (
-        not isinstance(config_name, str)
-        or not _is_strings(layer_names)
-        or not _is_strings(tags)
-    ):
+    if not isinstance(config, str) or not is_strings(layers) or not is_strings(tags):
         raise ArchiveInvalid(
             "manifest.json in the archive lacks Config, Layers or RepoTags"
         )
-    config = _follow(members, config_name)
-    layers = [_follow(members, name) for name in layer_names]
-    if config.digest not in diff_ids:
-        diff_ids[config.digest] = _diff_ids(_json(config, config_name))
-    _check_diff_ids(diff_ids[config.digest], layers, layer_names)
-    return Packed(
+    return _Entry(
         tuple(tags),
-        Image(
-            Descriptor(config.digest, config.size),
-            tuple(
-                Descriptor(layer.digest, layer.size, layer.compression)
-                for layer in layers
-            ),
-        ),
+        _find(members, config),
+        tuple(_find(members, name) for name in layers),
+        tuple(layers),
     )
+
+
+def _read_archive(members: Members, entries: tuple[_Entry, ...]) -> Reading:
+    # Several images may share a config, which may be large: it is read once.
+    diff_ids: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.config not in diff_ids:
+            config = read_json(members, entry.config)
+            diff_ids[entry.config] = _diff_ids(config)
+        if (said := len(diff_ids[entry.config])) != len(entry.layers):
+            raise ArchiveInvalid(
+                f"the image's config lists {said} layers as rootfs.diff_ids,"
+                f" manifest.json {len(entry.layers)}"
+            )
+    files = {name for entry in entries for name in (entry.config, *entry.layers)}
+    measured = members.measure(files)
+    for name, member in measured.items():
+        check_name(name, member)
+    packed = []
+    for entry in entries:
+        layers = [measured[name] for name in entry.layers]
+        for name, layer, diff_id in zip(
+            entry.names, layers, diff_ids[entry.config], strict=True
+        ):
+            _check_layer(name, layer, diff_id)
+        image = Image(
+            measured[entry.config].descriptor,
+            tuple(layer.descriptor for layer in layers),
+        )
+        packed.append(Packed(entry.tags, write_manifests(image), image.blobs))
+    return Reading(
+        tuple(packed), {each.digest: each.place for each in measured.values()}
+    )
+
+
+def _find(members: Members, raw: str) -> str:
+    found = members.find(raw)
+    if found is None:
+        raise ArchiveInvalid(f"{shown(raw)} is not in the archive")
+    return found
 
 
 def _diff_ids(config: Any) -> list[str]:
     match config:
         case {"rootfs": {"diff_ids": diff_ids}} if diff_ids is not None:
-            if _is_strings(diff_ids):
+            if is_strings(diff_ids):
                 return diff_ids
         case dict():
             return []
     raise ArchiveInvalid("the image's config has no list of rootfs.diff_ids")
 
 
-def _check_diff_ids(
-    diff_ids: list[str], layers: list[Member], names: list[str]
-) -> None:
-    if len(diff_ids) != len(layers):
+def _check_layer(name: str, layer: Member, diff_id: str) -> None:
+    if str(layer.diff_id) == diff_id:
+        return
+    if layer.diff_id is not None:
         raise ArchiveInvalid(
-            f"the image's config lists {len(diff_ids)} layers as rootfs.diff_ids,"
-            f" manifest.json {len(layers)}"
+            f"layer {shown(name)} is {layer.diff_id}, but the image's config"
+            f" says {shown(diff_id)}"
         )
-    for name, layer, diff_id in zip(names, layers, diff_ids, strict=True):
-        if str(layer.diff_id) != diff_id:
-            raise ArchiveInvalid(
-                f"layer {shown(name)} is {layer.diff_id}, but the image's config"
-                f" says {shown(diff_id)}"
-            )
-
-
-def _follow(members: Mapping[str, Member | Link], raw: str) -> Member:
-    name = member_name(raw)
-    for _ in range(_MAX_LINKS):
-        found = members.get(name)
-        if isinstance(found, Member):
-            return found
-        if found is None:
-            raise ArchiveInvalid(f"{shown(raw)} is not in the archive")
-        name = found.target
-    raise ArchiveInvalid(f"{shown(raw)} is a link that leads nowhere")
-
-
-def _json(member: Member, name: str) -> Any:
-    if member.json is None:
-        raise ArchiveInvalid(f"{shown(name)} in the archive is not JSON, or too large")
-    try:
-        return json.loads(member.json)
-    except (ValueError, RecursionError) as e:
-        raise ArchiveInvalid(f"{shown(name)} in the archive is not valid JSON") from e
-
-
-def _is_strings(value: Any) -> TypeGuard[list[str]]:
-    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+    if not layer.is_known:
+        raise ArchiveInvalid(f"layer {shown(name)} is damaged: it cannot be unpacked")

@@ -8,26 +8,9 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
-from forgereg.oci.descriptor import Descriptor
+from forgereg.oci.descriptor import Descriptor, Place
 from forgereg.oci.manifest import Manifest
 from forgereg.oci.reference import Digest
-
-
-@frozen
-class Place:
-    """
-    Where the bytes of a blob lie.
-
-    :ivar offset: in bytes: in the file, or in what the file unpacks to.
-    :ivar path: of the file: empty for the archive itself, relative for a file below
-        it, absolute for another one in the Nix store.
-    :ivar is_plain: whether the file holds them as they are; else they are in what it
-        unpacks to, what it prints, or what is made by its description.
-    """
-
-    offset: int
-    path: str = ""
-    is_plain: bool = False
 
 
 @frozen
@@ -58,3 +41,6 @@ class Reading:
 
     images: tuple[Packed, ...]
     places: Mapping[Digest, Place]
+
+
+__all__ = ["Packed", "Place", "Reading"]

@@ -4,30 +4,73 @@ From what nix built to the images in it, and their blobs.
 
 from __future__ import annotations
 
-import errno
 import os
+import posixpath
 from collections.abc import Callable
+from pathlib import Path
+from stat import S_ISREG
+from threading import Lock
+from typing import BinaryIO
 
-from attrs import define, field
+from attrs import define, field, frozen
 
-from forgereg.archive.layout import Packed
-from forgereg.archive.scan import scan
+from forgereg.archive.nix2container import open_blob, read_nix2container
+from forgereg.archive.reading import Reading
+from forgereg.archive.scan import scan, scan_stream
+from forgereg.archive.sniff import HEAD_BYTES, Kind, sniff
+from forgereg.archive.unpack import BROKEN, open_unpacked
 from forgereg.blobs.store import BlobStore
+from forgereg.flow.cutting import Opened
 from forgereg.flow.errand import Errand
 from forgereg.flow.failures import Failures
-from forgereg.flow.families import ENDINGS, Wanted
+from forgereg.flow.families import Wanted, images_in
 from forgereg.flow.once import Once
 from forgereg.flow.report import State
+from forgereg.flow.slots import Slots
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
 from forgereg.nix.store import Store
+from forgereg.nix.stream import Scripts
+from forgereg.oci.descriptor import Place
 from forgereg.oci.errors import ArchiveInvalid, DiskFull, NameUnknown
-from forgereg.oci.reference import is_name
+from forgereg.oci.reference import Digest
+from forgereg.records.records import KnownBlob, Source
 
 _log = logger(__name__)
 
 #: How many names a message lists.
 _NAMES_SHOWN = 20
+_SCRIPTS = (Kind.SCRIPT, Kind.PROGRAM)
+
+
+@frozen
+class Read:
+    """
+    What an archive held when it was read.
+
+    :ivar stamp: tells it from another one at its path.
+    """
+
+    reading: Reading
+    stamp: str
+
+
+@frozen
+class _Found:
+    """
+    What lies at a path of the store.
+
+    :ivar kind: by its first bytes; None for a directory.
+    """
+
+    path: str
+    real: Path
+    kind: Kind | None
+    status: os.stat_result
+
+    @property
+    def is_script(self) -> bool:
+        return self.kind in _SCRIPTS and bool(self.status.st_mode & 0o111)
 
 
 @define
@@ -35,6 +78,7 @@ class Archives:
     """
     The archives in the Nix store; each is read once for all who wait for it.
 
+    :ivar platform: what is served to clients that cannot choose, as ``linux/amd64``.
     :ivar max_bytes: of an archive when it is unpacked.
     :ivar clock: gives seconds that only ever go forwards.
     :ivar in_reader: where archives are read: as many at a time as there are cores.
@@ -42,17 +86,24 @@ class Archives:
 
     _store: Store
     _blobs: BlobStore
+    _scripts: Scripts
+    _slots: Slots
     _failures: Failures
+    _platform: str
     _max_bytes: int
     _clock: Callable[[], float]
     _in_thread: InThread
     _in_reader: InThread
     _stopping: bool = field(init=False, default=False)
-    _scans: Once[str, tuple[Packed, ...]] = field(init=False, factory=Once)
+    _scans: Once[str, Read] = field(init=False, factory=Once)
 
     def stop(self) -> None:
         """Give up what is being read."""
         self._stopping = True
+
+    def is_stopping(self) -> bool:
+        """Whether what is being read is to be given up."""
+        return self._stopping
 
     async def find(self, errand: Errand, output: str, wanted: Wanted) -> str:
         """
@@ -79,31 +130,35 @@ class Archives:
             raise ArchiveInvalid(
                 f"{wanted.attribute}.{wanted.output} is not a directory of archives"
             )
-        entries = _entries(os.listdir(real))
+        entries = images_in(os.listdir(real))
         if wanted.member not in entries:
             raise NameUnknown(_no_member(wanted, entries))
         return self._store.locate(f"{path}/{entries[wanted.member]}")[0]
 
-    async def read(self, errand: Errand, archive: str) -> tuple[Packed, ...]:
+    async def read(self, errand: Errand, archive: str) -> Read:
         """
-        Read an archive, and keep its blobs.
+        Read an archive, and keep those of its blobs that have to be unpacked.
 
         :raises ArchiveInvalid: it cannot be served.
-        :raises DiskFull: there is no room for the layers.
         :raises FileNotFoundError: it is not there.
+        :raises RegistryError: it is a script, and failed.
         """
         errand.enter(State.READING)
 
-        async def read() -> tuple[Packed, ...]:
+        async def read() -> Read:
             start = self._clock()
-            packed = await self._in_reader(self._scan, archive)
+            found = await self._in_thread(self._look, archive)
+            if found.is_script:
+                reading = await self._listen(errand, found)
+            else:
+                reading = await self._in_reader(self._scan, found)
             _log.info(
                 "{image}: {archive} read in {seconds:.1f} s",
                 image=errand.image,
                 archive=archive,
                 seconds=self._clock() - start,
             )
-            return packed
+            return Read(reading, _stamp(found.status))
 
         try:
             return await errand.share(
@@ -115,18 +170,43 @@ class Archives:
             _log.warn("{image}: {error}", image=errand.image, error=e)
             raise
 
-    def _scan(self, archive: str) -> tuple[Packed, ...]:
-        """Read an archive. Blocking."""
-        real = self._store.locate(archive)[1]
-        try:
-            with self._blobs.stage() as stage:
-                return scan(real, stage, self._max_bytes, lambda: self._stopping)
-        except OSError as e:
-            if e.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFull("the registry's disk has no room for the layers") from e
-            raise
+    def _look(self, archive: str) -> _Found:
+        """Say what an archive is. Blocking."""
+        path, real = self._store.locate(archive)
+        status = real.stat()
+        kind = None
+        if S_ISREG(status.st_mode):
+            with real.open("rb") as file:
+                kind = sniff(file.read(HEAD_BYTES))
+        return _Found(path, real, kind, status)
 
-    async def read_built(self, errand: Errand, archive: str) -> tuple[Packed, ...]:
+    def _scan(self, found: _Found) -> Reading:
+        """Blocking."""
+        if found.kind is Kind.JSON:
+            return read_nix2container(found.real.read_bytes(), self._store.real)
+        with self._blobs.stage() as stage:
+            return scan(
+                found.real,
+                stage,
+                self._max_bytes,
+                self._platform,
+                self.is_stopping,
+                lambda name: self._store.locate(f"{found.path}/{name}")[1].open("rb"),
+            )
+
+    async def _listen(self, errand: Errand, found: _Found) -> Reading:
+        """Read what a script writes."""
+        async with self._slots.turn(errand, State.READING):
+            return await self._scripts.read(errand, found.path, self._scan_stream)
+
+    def _scan_stream(self, file: BinaryIO) -> Reading:
+        """Blocking."""
+        with self._blobs.stage() as stage:
+            return scan_stream(
+                file, stage, self._max_bytes, self._platform, self.is_stopping
+            )
+
+    async def read_built(self, errand: Errand, archive: str) -> Read:
         """
         Read an archive that was built just now.
 
@@ -137,28 +217,88 @@ class Archives:
         except FileNotFoundError as e:
             raise _nothing_there(errand, e) from e
 
+    def open_plain(self, source: Source, place: Place) -> BinaryIO | None:
+        """
+        Open the file that has a blob's bytes as they are. Blocking.
+
+        :returns: None where the archive is not what was read.
+        """
+        path = posixpath.join(source.archive, place.path)
+        try:
+            if _stamp(self._store.locate(source.archive)[1].stat()) != source.stamp:
+                return None
+            return self._store.locate(path)[1].open("rb", buffering=0)
+        except (OSError, ArchiveInvalid):
+            return None
+
+    async def open(self, errand: Errand, blob: KnownBlob) -> Opened:
+        """
+        Open what has a blob at its place, when it is unpacked.
+
+        :raises FileNotFoundError: it is gone.
+        :raises RegistryError: it cannot be opened.
+        """
+        found = await self._in_thread(self._look, blob.source.archive)
+        if found.is_script:
+            stream = self._scripts.open(errand, found.path)
+            return _Opened(stream.file, self._in_thread, stream.close)
+        file = await self._in_thread(self._unpacked, found, blob.digest)
+        return _Opened(file, self._in_thread)
+
+    def _unpacked(self, found: _Found, digest: Digest) -> BinaryIO:
+        """Blocking."""
+        if found.kind is Kind.JSON:
+            text = found.real.read_bytes()
+            return open_blob(text, digest, self._store.real)
+        return open_unpacked(found.real)
+
+
+def _ignore() -> None:
+    pass
+
+
+@define(eq=False)
+class _Opened:
+    """A file that is read in one thread and closed in another."""
+
+    _file: BinaryIO
+    _in_thread: InThread
+    _on_close: Callable[[], object] = _ignore
+    _closed: bool = field(init=False, default=False)
+    _lock: Lock = field(init=False, factory=Lock)
+
+    def read(self, size: int) -> bytes:
+        with self._lock:
+            try:
+                return b"" if self._closed else self._file.read(size)
+            except BROKEN as e:
+                raise ArchiveInvalid(f"the archive is damaged: {e}") from e
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._on_close()
+            self._in_thread(self._close)
+
+    def _close(self) -> None:
+        with self._lock:
+            self._file.close()
+
+
+def _stamp(status: os.stat_result) -> str:
+    """
+    Tell a file or directory from another one that takes its place.
+
+    Source: whatever is put into the Nix store has the same time of modification.
+    """
+    return f"{status.st_ino}-{status.st_size}-{status.st_ctime_ns}"
+
 
 def _nothing_there(errand: Errand, error: FileNotFoundError) -> ArchiveInvalid:
     return ArchiveInvalid(
         f"{errand.image} leads to {error.filename}, and nothing is there;"
         " does FORGE_STORE name the store that nix builds in?"
     )
-
-
-def _entries(names: list[str]) -> dict[str, str]:
-    """
-    Say which images a directory holds.
-
-    :returns: by name, the file that it is in; names are lower case, and of several
-        files for one name it is that with the first of `ENDINGS`, in lower case first.
-    """
-    found: dict[str, str] = {}
-    for ending in ENDINGS:
-        for name in sorted(names, reverse=True):
-            image = name.removesuffix(ending)
-            if name.endswith(ending) and is_name(image.lower()):
-                found.setdefault(image.lower(), name)
-    return found
 
 
 def _no_member(wanted: Wanted, entries: dict[str, str]) -> str:

@@ -61,6 +61,19 @@ class Failures:
         :param key: names what is done, and all that its outcome depends on.
         :raises RegistryError: what it raises, or raised then.
         """
+        self.check(key)
+        try:
+            return await work()
+        except _LASTING as e:
+            self.remember(key, e)
+            raise
+
+    def check(self, key: Hashable) -> None:
+        """
+        Do nothing unless it failed a moment ago.
+
+        :raises RegistryError: what it raised then.
+        """
         known = self._errors.get(key)
         if known is not None:
             error, failed_at = known
@@ -71,11 +84,6 @@ class Failures:
                 f" {left:.0f} s)",
                 is_repeated=True,
             )
-        try:
-            return await work()
-        except _LASTING as e:
-            self.remember(key, e)
-            raise
 
     def remember(self, key: Hashable, error: RegistryError) -> None:
         """Take note that something failed."""

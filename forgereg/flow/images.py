@@ -33,7 +33,7 @@ from forgereg.oci.errors import (
     NameUnknown,
     RegistryError,
 )
-from forgereg.oci.manifest import Manifest, write_manifests
+from forgereg.oci.manifest import Manifest
 from forgereg.oci.reference import Name, Tag
 from forgereg.records.builds import BuildRecords
 from forgereg.records.records import Records, Source
@@ -69,10 +69,12 @@ class Forms:
     The manifests of an image, one for each form, the preferred one first.
 
     :ivar stale: why they may be out of date; None where they are not.
+    :ivar output: what was built, where it is a directory that is wanted, and no image.
     """
 
     manifests: tuple[Manifest, ...]
     stale: str | None = None
+    output: str = ""
 
     def choose(self, accepted: Sequence[str]) -> Manifest | None:
         """Give the form that a client likes best, by media types in that order."""
@@ -258,6 +260,11 @@ class Images:
         :param tags: all that lead to it: an archive is not read again for another one.
         """
         name, tag, derivation = wish.name, wish.tag, package.derivation
+        if wish.wanted.is_directory:
+            installable = self._command.installable
+            attribute = installable(package.attribute, wish.wanted.output)
+            there = self._realise(build, wish.flake, locked, attribute, derivation)
+            return Forms((), output=await there)
         forms = await self._in_thread(self._records.tagged, name, derivation, tag)
         if not forms:
             attribute = self._command.installable(package.attribute, wish.wanted.output)
@@ -265,16 +272,22 @@ class Images:
                 build, wish.flake, locked, attribute, derivation
             )
             archive = await self._archives.find(build, output, wish.wanted)
-            packed = await self._archives.read_built(build, archive)
-            prefix = wish.flake.prefix
-            source = Source(locked, attribute, derivation, archive, prefix)
+            read = await self._archives.read_built(build, archive)
+            prefix, stamp = wish.flake.prefix, read.stamp
+            source = Source(locked, attribute, derivation, archive, prefix, stamp)
             for text in tags:
-                image = choose(packed, name, Tag(text))
-                written = write_manifests(image)
-                remember = self._records.remember_image
-                await self._in_thread(remember, name, Tag(text), source, image, written)
+                packed = choose(read.reading.images, name, Tag(text))
+                await self._in_thread(
+                    self._records.remember_image,
+                    name,
+                    Tag(text),
+                    source,
+                    packed.forms,
+                    {blob: read.reading.places[blob.digest] for blob in packed.blobs},
+                    packed.parts,
+                )
                 if text == tag.text:
-                    forms = written
+                    forms = packed.forms
         if self._good.get((name, tag)) != derivation:
             self._good[name, tag] = derivation
             note = self._build_records.remember_good
@@ -292,23 +305,24 @@ class Images:
 
     async def read_again(self, build: Build, flake: Flake, source: Source) -> None:
         """
-        Bring back the blobs of an archive that was read before.
+        Find the blobs of an archive again, building it if it is gone.
 
         :raises RegistryError: it cannot be had again.
         """
         try:
-            await self._archives.read(build, source.archive)
-            return
+            read = await self._archives.read(build, source.archive)
         except FileNotFoundError:
             _log.info("{image}: its archive is gone; building", image=build.image)
-        build.locked = flake.hide(source.locked)
-        await self._realise(
-            build, flake, source.locked, source.attribute, source.derivation
-        )
-        try:
-            await self._archives.read(build, source.archive)
-        except FileNotFoundError as e:
-            raise ArchiveInvalid(
-                f"{source.archive} is gone, and {source.attribute} is built as"
-                " something else by now: pull it by tag"
-            ) from e
+            build.locked = flake.hide(source.locked)
+            await self._realise(
+                build, flake, source.locked, source.attribute, source.derivation
+            )
+            try:
+                read = await self._archives.read(build, source.archive)
+            except FileNotFoundError as e:
+                raise ArchiveInvalid(
+                    f"{source.archive} is gone, and {source.attribute} is built as"
+                    " something else by now: pull it by tag"
+                ) from e
+        now = evolve(source, stamp=read.stamp)
+        await self._in_thread(self._records.note_places, now, read.reading.places)

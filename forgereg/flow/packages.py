@@ -4,6 +4,7 @@ Read what nix answered about a package of a flake. Pure.
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,6 +14,16 @@ from forgereg.flow.families import Wanted
 from forgereg.nix.refs import LATEST
 from forgereg.oci.errors import NameUnknown
 from forgereg.oci.reference import is_tag
+
+#: How many names a message lists.
+_NAMES_SHOWN = 20
+#: An attribute's name that needs no quotes.
+#: Source: nix manual, "Identifiers", without what is a keyword.
+_IDENTIFIER = re.compile(
+    r"(?!(?:assert|else|if|in|inherit|let|or|rec|then|with)\Z)[a-zA-Z_][a-zA-Z0-9_'-]*"
+)
+#: A program's name that needs no escaping.
+_PROGRAM = re.compile(r"[a-zA-Z0-9_.+-]{1,80}")
 
 
 @frozen
@@ -61,28 +72,62 @@ def read_package(answer: Any, wanted: Wanted, flake: str, path: str) -> Package:
                 f"the flake {flake} has {' and '.join(names)}, which are one"
                 " name in lower case: rename all but one"
             )
-        case {"status": "no-output", "has": list(has)}:
-            raise NameUnknown(_no_output(flake, path, wanted, has))
+        case {
+            "status": "no-output",
+            "attribute": str(attribute),
+            "has": list(has),
+            "program": program,
+        }:
+            program = program or wanted.attribute
+            raise NameUnknown(_no_output(flake, path, wanted, attribute, program, has))
     raise NameUnknown(
         f"{wanted.attribute}.{wanted.output} in the flake {flake} is not a derivation"
     )
 
 
 def _no_package(flake: str, wanted: Wanted, names: list[str]) -> str:
-    kind = "application" if wanted.output == "containers" else "package"
+    is_application = wanted.output == "containers"
+    kind = "application" if is_application else "package"
     shown = {n.lower(): n for n in names if not n.startswith("_")}
     near = get_close_matches(wanted.attribute, shown, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    if is_application and not near:
+        listed = ", ".join(sorted(shown)[:_NAMES_SHOWN])
+        hint = f"; it has: {listed}" if listed else "; it has none at all"
     return f"the flake {flake} has no {kind} {wanted.attribute!r}{hint}"
 
 
-def _no_output(flake: str, path: str, wanted: Wanted, has: list[str]) -> str:
+def _no_output(
+    flake: str, path: str, wanted: Wanted, attribute: str, program: str, has: list[str]
+) -> str:
     name = wanted.attribute
-    hint = "set passthru.image to what dockerTools.buildLayeredImage gives"
-    if wanted.output == "containers":
-        hint = "set passthru.containers to a directory of docker-archives"
+    lacks = f"{attribute!r} in the flake {flake} has no attribute {wanted.output!r}"
     if "containers" in has:
-        hint = f"it is an application: pull {path}applications/{name}/<image>"
+        return f"{lacks}; it is an application: pull {path}applications/{name}/<image>"
     if "image" in has:
-        hint = f"it is a package: pull {path}packages/{name}"
-    return f"{name!r} in the flake {flake} has no attribute {wanted.output!r}; {hint}"
+        return f"{lacks}; it is a package: pull {path}packages/{name}"
+    key = attribute if _IDENTIFIER.fullmatch(attribute) else f'"{attribute}"'
+    program = program if _PROGRAM.fullmatch(program) else name
+    add = f"  {key} = let p = <what it is now>; in p // {{ {wanted.output} ="
+    images = f"{path}applications/{name}/<image>"
+
+    def layered(name: str) -> str:
+        return (
+            f'pkgs.dockerTools.buildLayeredImage {{ name = "{name}"; contents = [ p ];'
+            f' config.Cmd = [ "/bin/{program}" ]; }};'
+        )
+
+    if wanted.output == "containers":
+        return (
+            f"{lacks}; add a directory of images, as in\n"
+            f'{add} pkgs.linkFarm "{name}-containers" {{ "web.tar.gz" ='
+            f" {layered('web')} }}; }};\n"
+            f"and pull each of them as {images}"
+        )
+    return (
+        f"{lacks}; add one, as in\n"
+        f"{add} {layered(name)} }};\n"
+        "(what streamLayeredImage and nix2container make is served as well, and so is an"
+        f" OCI layout; a directory of images is to be called 'containers', and gives"
+        f" {images})"
+    )

@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import BinaryIO
 
 from attrs import define, field, frozen
 from cachetools import LRUCache
 from twisted.internet.defer import Deferred
 
-from forgereg.blobs.store import BlobStore
 from forgereg.flow.build import Build
 from forgereg.flow.builds import Builds
+from forgereg.flow.encodings import Encodings
 from forgereg.flow.errand import Errand
-from forgereg.flow.families import Wanted, image_name, parse_wanted
+from forgereg.flow.families import Wanted, image_name, parse_application, parse_wanted
 from forgereg.flow.flakes import Flake
 from forgereg.flow.images import Forms, Images, Wish
+from forgereg.flow.layers import Layers
 from forgereg.flow.policy import Policy
 from forgereg.flow.report import Report
-from forgereg.flow.source import FileSource
+from forgereg.flow.source import Source
 from forgereg.flow.threads import InThread, or_drop
 from forgereg.logs import logger
 from forgereg.nix.refs import LATEST
@@ -42,7 +42,7 @@ from forgereg.oci.errors import (
 from forgereg.oci.manifest import Manifest
 from forgereg.oci.media import MANIFESTS
 from forgereg.oci.reference import Digest, Name, Tag, is_name
-from forgereg.records.records import Records, Source
+from forgereg.records.records import KnownBlob, Records
 
 _log = logger(__name__)
 
@@ -56,11 +56,31 @@ class Found:
     """
     A manifest that was asked for.
 
+    :ivar forms: all that the tag can mean; the manifest is one of them.
     :ivar stale: why it may be out of date; None where it is not.
     """
 
     manifest: Manifest
+    forms: tuple[Manifest, ...] = ()
     stale: str | None = None
+
+
+@frozen
+class Blob:
+    """
+    A blob that can be sent; whoever has it closes it.
+
+    :ivar size: of the plain bytes.
+    :ivar coding: in which its source gives them; None for as they are.
+    """
+
+    source: Source
+    size: int
+    coding: str | None = None
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.source.close()
 
 
 def _ignore(name: Name, digest: Digest, tag: Tag | None) -> None:
@@ -81,7 +101,8 @@ class Registry:
     builds: Builds
     _images: Images
     _records: Records
-    _blobs: BlobStore
+    _layers: Layers
+    _encodings: Encodings
     _policy: Policy
     _in_thread: InThread
     _cache_size: int
@@ -97,8 +118,11 @@ class Registry:
 
         :raises NameUnknown: it is of no family that is served here.
         """
-        flake = next(f for f in self.flakes if name.text.startswith(f.path))
+        flake = self._flake(name)
         return flake, parse_wanted(name, flake.prefix)
+
+    def _flake(self, name: Name) -> Flake:
+        return next(f for f in self.flakes if name.text.startswith(f.path))
 
     async def manifest(
         self,
@@ -119,7 +143,7 @@ class Registry:
         if not accepted:
             raise ManifestUnknown(
                 f"manifests are served as {' or '.join(MANIFESTS)},"
-                " and the client accepts neither"
+                " and the client accepts none of these"
             )
         if isinstance(reference, Digest):
             found = await self._by_digest(name, reference)
@@ -134,7 +158,7 @@ class Registry:
                 " which the client does not accept"
             )
         self._pulled(name, chosen.digest, reference)
-        return Found(chosen, forms.stale)
+        return Found(chosen, forms.manifests, forms.stale)
 
     def repeats(
         self, found: Found, name: Name, reference: Tag | Digest, accepted: Sequence[str]
@@ -157,6 +181,10 @@ class Registry:
             return False
         self._pulled(name, manifest.digest, tag)
         return True
+
+    async def last_forms(self, name: Name) -> tuple[Manifest, ...]:
+        """Give the manifests of the last image that was built under a name, if any."""
+        return await self._in_thread(self._records.last_forms, name)
 
     async def _by_digest(self, name: Name, digest: Digest) -> Manifest:
         known = self._manifests.get((name, digest))
@@ -243,40 +271,68 @@ class Registry:
         build = self.builds.find((name, tag))
         return None if build is None or build.state is None else build.report()
 
-    async def blob(self, name: Name, digest: Digest, client: str = "") -> FileSource:
+    async def blob(
+        self,
+        name: Name,
+        digest: Digest,
+        client: str = "",
+        coding: str | None = None,
+    ) -> Blob:
         """
-        Open a blob, bringing it back if its file is gone.
+        Open a blob, wherever its bytes are, bringing them back if they are gone.
 
+        :param coding: in which the client may have it, if that pays.
         :raises BlobUnknown: no manifest of this name that was ever answered has it.
         :raises RegistryError: it is gone and cannot be had again.
         """
-        opening = self._in_thread(self._open, name, digest)
-        size, source, file = await or_drop(opening, lambda found: _close(found[2]))
-        if file is None:
-            _log.info("{name}: blob {digest} is gone", name=name, digest=digest)
-            # It may be another's that has the same derivation.
-            of_name = self._find(name)[0]
-            flakes = (f for f in self.flakes if f.prefix == source.flake)
-            flake = next(flakes, of_name)
-            read_again = self._images.read_again
-            _, done = self.builds.pull(
-                (name, source.archive),
-                f"{name}@{digest}",
-                client,
-                lambda build: read_again(build, flake, source),
+        if coding is not None:
+            known = await self._in_thread(self._find_blob, name, digest)
+            encoded = await self._encodings.open(
+                digest, coding, lambda: self._plain(name, digest, client)
             )
-            await done
-            again = self._in_thread(self._blobs.open, digest, size)
-            file = await or_drop(again, _close)
-        if file is None:
+            if encoded is not None:
+                return Blob(encoded, known.size, coding)
+        known, source = await self._plain(name, digest, client)
+        return Blob(source, known.size)
+
+    async def _plain(
+        self, name: Name, digest: Digest, client: str
+    ) -> tuple[KnownBlob, Source]:
+        known, source = await self._open(name, digest)
+        errand = self.errand(f"{name}@{digest}", client)
+        if source is None:
+            source = await self._layers.unpack(errand, name, known)
+        if source is None:
+            await self._read_again(name, known, client)
+            known, source = await self._open(name, digest)
+            if source is None:
+                source = await self._layers.unpack(errand, name, known)
+        if source is None:
             # It is built differently each time: let the tags mean what it is now.
             self.forget()
-            await self._in_thread(self._records.forget_tags, source.derivation)
+            await self._in_thread(self._records.forget_tags, known.source.derivation)
             raise ArchiveInvalid(
-                f"{source.archive} was built anew and no longer holds {digest};"
+                f"{known.source.archive} was built anew and no longer holds {digest};"
                 " pull it by tag"
             )
-        return FileSource(file, size, self._in_thread)
+        return known, source
+
+    async def _read_again(self, name: Name, known: KnownBlob, client: str) -> None:
+        source, digest = known.source, known.digest
+        _log.info("{name}: blob {digest} is gone", name=name, digest=digest)
+        # It may be another's that has the same derivation.
+        of_name = self._find(name)[0]
+        flakes = (f for f in self.flakes if f.prefix == source.flake)
+        flake = next(flakes, of_name)
+        read_again = self._images.read_again
+        _, done = self.builds.pull(
+            (name, source.archive),
+            f"{name}@{digest}",
+            client,
+            lambda build: read_again(build, flake, source),
+        )
+        await done
+        self._layers.trust(source.archive)
 
     async def blob_size(self, name: Name, digest: Digest) -> int:
         """
@@ -284,19 +340,29 @@ class Registry:
 
         :raises BlobUnknown: no manifest of this name that was ever answered has it.
         """
-        return (await self._in_thread(self._find_blob, name, digest))[0]
+        return (await self._in_thread(self._find_blob, name, digest)).size
 
-    def _find_blob(self, name: Name, digest: Digest) -> tuple[int, Source]:
+    def _find_blob(self, name: Name, digest: Digest) -> KnownBlob:
         """Look a blob up. Blocking."""
         known = self._records.blob(name, digest)
         if known is None:
             raise BlobUnknown(f"{name} has no blob {digest}")
         return known
 
-    def _open(self, name: Name, digest: Digest) -> tuple[int, Source, BinaryIO | None]:
-        """Look a blob up and open it. Blocking."""
-        size, source = self._find_blob(name, digest)
-        return size, source, self._blobs.open(digest, size)
+    async def _open(
+        self, name: Name, digest: Digest
+    ) -> tuple[KnownBlob, Source | None]:
+        """Look a blob up, and open it where it lies as it is."""
+
+        def find() -> tuple[KnownBlob, Source | None]:
+            known = self._find_blob(name, digest)
+            return known, self._layers.find(known)
+
+        def drop(found: tuple[KnownBlob, Source | None]) -> None:
+            if found[1] is not None:
+                found[1].close()
+
+        return await or_drop(self._in_thread(find), drop)
 
     def errand(self, what: str, client: str = "") -> Errand:
         """Begin to ask about something that is not built."""
@@ -365,14 +431,26 @@ class Registry:
             if package["containers"]:
                 application = f"{prefix}applications/{name}"
                 images = [*filter(None, map(image_name, package["entries"]))]
-                names.update(f"{application}/{image.lower()}" for image in images)
+                names.update(f"{application}/{image}" for image in images)
                 if not images:
                     names.add(application)
                     known = self._records.names
                     names.update(await self._in_thread(known, f"{application}/"))
         return names
 
+    async def directory(
+        self, application: Name, tag: Tag, client: str = "", *, anew: bool = False
+    ) -> Forms:
+        """
+        Have an application's directory built.
 
-def _close(file: BinaryIO | None) -> None:
-    if file is not None:
-        file.close()
+        :param application: such as ``applications/shop``.
+        :param anew: even if it was there a while ago.
+        :returns: its store path as ``output``.
+        :raises RegistryError: it cannot be had.
+        """
+        flake = self._flake(application)
+        wanted = parse_application(application, flake.prefix)
+        wish = Wish(application, tag, flake, wanted)
+        known = None if anew else self._images.known(wish)
+        return known or await self._pull(wish, client, await self._key(wish, client))[1]

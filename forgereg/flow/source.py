@@ -19,11 +19,11 @@ class Source(Protocol):
 
     Whoever has it closes it, also while a `read` is under way.
 
-    :ivar size: in bytes.
+    :ivar size: in bytes; None while nobody can know.
     """
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int | None: ...
 
     @property
     def extent(self) -> tuple[int, int] | None:

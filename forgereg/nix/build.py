@@ -27,6 +27,7 @@ from forgereg.nix.events import (
     is_builder_line,
     parse_event,
     parse_line,
+    plain,
 )
 from forgereg.nix.flake import Command, limited, masked, parse_locked, parse_outputs
 from forgereg.nix.process import Exit
@@ -128,29 +129,39 @@ class Errand(Protocol):
 
 
 @define
-class _Listener:
-    """What nix says: all of it told to the errand, and what a person must read kept."""
+class Listener:
+    """
+    What a child says: all of it told to the errand, and what a person must read kept.
 
-    _errand: Errand
-    _hide: Callable[[str], str]
+    :ivar errand: on whose behalf the child runs.
+    :ivar hide: takes secrets out.
+    :ivar who: the child, for a person.
+    :ivar errors: what it said was wrong.
+    :ivar interrupted: whether it said that somebody else had ended it.
+    """
+
+    errand: Errand
+    hide: Callable[[str], str]
+    who: str = "nix"
     errors: deque[str] = field(init=False, factory=lambda: deque(maxlen=_ERRORS))
     interrupted: bool = field(init=False, default=False)
     _others: deque[str] = field(init=False, factory=lambda: deque(maxlen=_ERRORS))
     _lines: deque[bytes] = field(init=False, factory=lambda: deque(maxlen=_LAST_LINES))
 
     def hear(self, raw: bytes) -> None:
-        if self._errand.is_full and is_builder_line(raw):
+        """Be told a line of nix's standard error."""
+        if self.errand.is_full and is_builder_line(raw):
             self._lines.append(raw)
-            self._errand.skip(lambda: self._read(raw))
+            self.errand.skip(lambda: self._read(raw))
             return
         event = parse_event(raw)
         if not isinstance(event, Line):
             if event is not None:
-                self._errand.hear(event)
+                self.errand.hear(event)
             return
-        text = self._hide(event.text[:_LOGGED])
+        text = self.hide(event.text[:_LOGGED])
         line = Line(event.said, text)
-        self._errand.hear(line)
+        self.errand.hear(line)
         text = text[:_CHARACTERS].removeprefix("error: ")
         if line.said is Said.BUILDER:
             self._lines.append(raw)
@@ -165,9 +176,17 @@ class _Listener:
         elif line.said is Said.OTHER:
             self._others.append(text)
 
+    def hear_script(self, raw: bytes) -> None:
+        """Be told a line of what is no nix, and is read as a builder's."""
+        self._lines.append(raw)
+        if self.errand.is_full:
+            self.errand.skip(lambda: self._read(raw))
+        elif text := plain(raw[:_LOGGED].decode("utf-8", "replace")):
+            self.errand.hear(Line(Said.BUILDER, self.hide(text)))
+
     def _read(self, raw: bytes) -> str:
         line = parse_line(raw)
-        return "" if line is None else self._hide(line.text[:_CHARACTERS])
+        return "" if line is None else self.hide(line.text[:_CHARACTERS])
 
     @property
     def has_said_why(self) -> bool:
@@ -175,8 +194,8 @@ class _Listener:
         return bool(self.errors or self._others or self._lines)
 
     def report(self) -> str:
-        """What nix said was wrong, and the last lines of the log."""
-        said = "\n".join(self.errors or self._others) or "nix did not say why"
+        """What it said was wrong, and the last lines of the log."""
+        said = "\n".join(self.errors or self._others) or f"{self.who} did not say why"
         lines = "\n".join(f"> {self._read(raw)}" for raw in self._lines)
         return f"{said}\nlast lines of the log:\n{lines}" if lines else said
 
@@ -313,7 +332,7 @@ class Nix:
         what: str,
         most_seconds: float = math.inf,
     ) -> bytes:
-        listener = _Listener(errand, self.hide)
+        listener = Listener(errand, self.hide)
         command = masked(shlex.join(argv))
         _log.debug("{image}: {command}", image=errand.image, command=command)
         is_whole = errand.left_seconds <= most_seconds
@@ -326,21 +345,41 @@ class Nix:
             errand.left_seconds -= self._clock() - start
         if ended.status == 0:
             return ended.out
-        if ended.stopped:
-            raise ShuttingDown("the registry is shutting down; pull again")
-        report = listener.report()
-        _log.warn("{image}: failed: {report}", image=errand.image, report=report)
-        if ended.timed_out:
-            after = f"{most_seconds:g} s (FORGE_EVALUATION_TIMEOUT)"
-            if is_whole:
-                after = f"{errand.timeout_seconds:g} s (NIX_BUILD_TIMEOUT)"
-            said = f": {report}" if listener.has_said_why else ""
-            raise BuildTimedOut(f"{what} timed out after {after}{said}")
-        if any(sign in text for text in listener.errors for sign in _DISK_FULL):
-            raise DiskFull(f"{what} failed, the disk is full: {report}")
-        if ended.status is None or listener.interrupted:
-            raise NixEnded(f"{what} failed, nix was ended; pull again: {report}")
-        raise error(f"{what} failed: {report}")
+        after = f"{most_seconds:g} s (FORGE_EVALUATION_TIMEOUT)"
+        if is_whole:
+            after = f"{errand.timeout_seconds:g} s (NIX_BUILD_TIMEOUT)"
+        raise failure(ended, listener, error, what, after)
+
+
+def failure(
+    ended: Exit,
+    listener: Listener,
+    error: type[RegistryError],
+    what: str,
+    after: str,
+) -> RegistryError:
+    """
+    Say why a child did not do what it should.
+
+    :param error: what it is if the child is to blame.
+    :param what: it should have done.
+    :param after: how much time it had, and which setting says so.
+    """
+    if ended.stopped:
+        return ShuttingDown("the registry is shutting down; pull again")
+    report = listener.report()
+    image = listener.errand.image
+    _log.warn("{image}: failed: {report}", image=image, report=report)
+    if ended.timed_out:
+        said = f": {report}" if listener.has_said_why else ""
+        return BuildTimedOut(f"{what} timed out after {after}{said}")
+    if any(sign in text for text in listener.errors for sign in _DISK_FULL):
+        return DiskFull(f"{what} failed, the disk is full: {report}")
+    if ended.status is None or listener.interrupted:
+        return NixEnded(
+            f"{what} failed, {listener.who} was ended; pull again: {report}"
+        )
+    return error(f"{what} failed: {report}")
 
 
 def _is_out_of_memory(text: str) -> bool:

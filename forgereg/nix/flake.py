@@ -57,27 +57,35 @@ let
   want = "%(attribute)s";
   output = "%(output)s";
   %(lower)s
+  try = default: x: let r = builtins.tryEval x; in if r.success then r.value else default;
   names = if builtins.hasAttr want ps then [ want ]
     else builtins.filter (n: lower n == want) (builtins.attrNames ps);
 in
-if names == [ ] then { status = "no-package"; names = builtins.attrNames ps; }
+if names == [ ] then {
+    status = "no-package";
+    # Of packages there may be very many, each of which takes time to look at.
+    names = if output != "containers" then builtins.attrNames ps
+      else builtins.filter (n: try false (ps.${n} ? containers)) (builtins.attrNames ps);
+  }
 else if builtins.length names > 1 then { status = "ambiguous"; inherit names; }
 else
   let
     attribute = builtins.head names;
     p = ps.${attribute};
-    version = builtins.tryEval (if builtins.isString (p.version or null) then p.version else null);
+    text = x: try null (if builtins.isString x then x else null);
   in
   if !(p ? ${output}) then {
     status = "no-output";
+    inherit attribute;
     has = builtins.filter (o: p ? ${o}) [ "image" "containers" ];
+    program = text (p.meta.mainProgram or null);
   }
   else if !(p.${output} ? drvPath) then { status = "no-derivation"; }
   else {
     status = "ok";
     inherit attribute;
     derivation = p.${output}.drvPath;
-    version = if version.success then version.value else null;
+    version = text (p.version or null);
   }
 """
 
@@ -95,6 +103,18 @@ in map (name: {
     in if builtins.isAttrs e then builtins.attrNames e else [ ]);
 }) (builtins.attrNames ps)
 """
+
+
+#: How images name what Nix names otherwise.
+_MACHINES = {
+    "x86_64": "amd64",
+    "i686": "386",
+    "aarch64": "arm64",
+    "armv7l": "arm/v7",
+    "armv6l": "arm/v6",
+    "powerpc64le": "ppc64le",
+    "loongarch64": "loong64",
+}
 
 
 @frozen
@@ -217,6 +237,16 @@ def parse_locked(metadata: Any) -> str | None:
 def masked(text: str) -> str:
     """Hide passwords and tokens that stand in URLs, such as a flake ref's."""
     return _SECRETS.sub(lambda found: f"{found[1] or found[2]}***", text)
+
+
+def platform_of(system: str) -> str:
+    """
+    Write a Nix system as images name platforms, such as ``linux/amd64``.
+
+    Source: OCI image-spec v1.1, "Image Index", platform; Go, GOARCH.
+    """
+    machine, _, kernel = system.partition("-")
+    return f"{kernel}/{_MACHINES.get(machine, machine)}"
 
 
 def is_pure(locked: str) -> bool:

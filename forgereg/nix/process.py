@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, succeed
@@ -20,6 +20,8 @@ from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall, IReactorProcess, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
+
+from forgereg.nix.outlet import Outlet
 
 #: How long a child has between SIGTERM and SIGKILL, in seconds.
 GRACE_SECONDS = 10.0
@@ -62,6 +64,7 @@ class _Child(ProcessProtocol):
     _clock: IReactorTime
     _on_line: Callable[[bytes], object]
     _on_end: Callable[[_Child], object]
+    _outlet: Outlet | None
     done: Deferred[Exit] = field(init=False)
     _pid: int = field(init=False, default=0)
     _out: list[bytes] = field(init=False, factory=list)
@@ -135,6 +138,8 @@ class _Child(ProcessProtocol):
                 timer.cancel()
         if self._line:
             self._on_line(self._line)
+        if self._outlet is not None:
+            self._outlet.finish()
         status = getattr(reason.value, "exitCode", None)
         if not self.done.called:
             out = b"".join(self._out)
@@ -168,11 +173,47 @@ class Processes:
         :param on_line: called with each line of its standard error, as it comes.
         :returns: how it ended; fires once, after all its output has been read.
         """
+        return self._start(argv, env, timeout_seconds, on_line, None)
+
+    def stream(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        timeout_seconds: float,
+        on_line: Callable[[bytes], object],
+    ) -> tuple[Outlet, Deferred[Exit]]:
+        """
+        Spawn a child whose standard output a thread reads, as it comes.
+
+        The child waits while nobody reads.
+
+        :returns: what it writes; whoever gets it closes or abandons it, upon which a
+            child that goes on writing gets SIGPIPE. And how it ended, as `run`, which
+            may be before all it wrote has been read.
+        """
+        outlet = Outlet()
+        return outlet, self._start(argv, env, timeout_seconds, on_line, outlet)
+
+    def _start(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        timeout_seconds: float,
+        on_line: Callable[[bytes], object],
+        outlet: Outlet | None,
+    ) -> Deferred[Exit]:
         if self._stopped is not None:
             return succeed(Exit(None, stopped=True))
-        child = _Child(self._reactor, on_line, self._ended)
+        child = _Child(self._reactor, on_line, self._ended, outlet)
         try:
-            self._reactor.spawnProcess(child, _WRAP[0], [*_WRAP, *argv], dict(env))
+            with nullcontext("r") if outlet is None else outlet.inlet() as out:
+                self._reactor.spawnProcess(
+                    child,
+                    _WRAP[0],
+                    [*_WRAP, *argv],
+                    dict(env),
+                    childFDs={0: "w", 1: out, 2: "r"},
+                )
         except OSError as e:
             # No file descriptor, no memory or no process left: for now, maybe.
             on_line(f"error: cannot start {argv[0]}: {e.strerror}".encode())

@@ -43,7 +43,7 @@ class Store:
             try:
                 target = self._follow_first(path, store)
                 if target is None:
-                    real = self._below_root(path)
+                    real = self.real(path)
                     real.stat()
                     return path, real
             except FileNotFoundError:
@@ -62,13 +62,14 @@ class Store:
         parts = path[len(store) + 1 :].split("/")
         for n in range(1, len(parts) + 1):
             here = posixpath.join(store, *parts[:n])
-            real = self._below_root(here)
+            real = self.real(here)
             if real.is_symlink():
                 target = posixpath.join(posixpath.dirname(here), str(real.readlink()))
                 return posixpath.normpath(posixpath.join(target, *parts[n:]))
         return None
 
-    def _below_root(self, path: str) -> Path:
+    def real(self, path: str) -> Path:
+        """Say where a path of the store lies; links in it are not followed."""
         return self.root / path.lstrip("/")
 
 

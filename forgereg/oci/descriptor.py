@@ -1,5 +1,5 @@
 """
-Say what an image is made of: descriptors of its config and layers. Pure.
+Say what an image is made of, and where that lies: descriptors and places. Pure.
 
 Source: OCI image-spec v1.1, "Descriptor".
 """
@@ -32,6 +32,23 @@ class Descriptor:
     digest: Digest
     size: int
     compression: Compression = Compression.NONE
+
+
+@frozen
+class Place:
+    """
+    Where the bytes of a blob lie.
+
+    :ivar offset: in bytes: in the file, or in what the file unpacks to.
+    :ivar path: of the file: empty for the archive itself, relative for a file below
+        it, absolute for another one in the Nix store.
+    :ivar is_plain: whether the file holds them as they are; else they are in what it
+        unpacks to, what it prints, or what is made by its description.
+    """
+
+    offset: int
+    path: str = ""
+    is_plain: bool = False
 
 
 @frozen

@@ -12,10 +12,14 @@ OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 
 #: The forms in which a manifest can be written, the preferred one first.
 MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
+
+#: All that a tag can lead to, what says most first.
+REFERABLE = (OCI_INDEX, DOCKER_INDEX, *MANIFESTS)
 
 #: What a blob is called where nobody knows what is in it.
 OCTETS = "application/octet-stream"

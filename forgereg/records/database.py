@@ -20,7 +20,7 @@ _NO_ROOM = ("is full", "disk I/O error")
 #: How it says that it may not write, or not now.
 _NO_WRITING = ("readonly", "unable to open", "is locked")
 #: Of the tables; another one whenever they change.
-VERSION = 1
+VERSION = 2
 
 
 class VersionUnknown(SQLAlchemyError):

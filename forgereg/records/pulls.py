@@ -182,7 +182,12 @@ class Pulls:
         return [
             KeptImage(
                 Source(
-                    row.locked, row.attribute, row.derivation, row.archive, row.flake
+                    row.locked,
+                    row.attribute,
+                    row.derivation,
+                    row.archive,
+                    row.flake,
+                    row.stamp,
                 ),
                 _names(held[row.id], tagged),
                 frozenset((Name(name), digest(text)) for name, text in held[row.id]),

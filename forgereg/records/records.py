@@ -6,15 +6,25 @@ The tables are drawn in `forgereg.records.schema`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import attrs
 from attrs import frozen
-from sqlalchemy import URL, Connection, Engine, delete, select
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Table,
+    bindparam,
+    delete,
+    select,
+    update,
+)
 from sqlalchemy.dialects.sqlite import insert
 
-from forgereg.oci.descriptor import Image
+from forgereg.oci.descriptor import Descriptor, Place
 from forgereg.oci.manifest import Manifest
 from forgereg.oci.reference import Digest, Name, Tag, parse_digest
 from forgereg.records.database import open_engine, upsert, writing
@@ -40,6 +50,8 @@ class Source:
     :ivar archive: store path of the archive.
     :ivar flake: whose ref it is, by the prefix of its names: several may have the
         derivation.
+    :ivar stamp: tells the file that was read from another one at its path; empty where
+        nothing is read from it without being checked.
     """
 
     locked: str
@@ -47,6 +59,22 @@ class Source:
     derivation: str
     archive: str
     flake: str = ""
+    stamp: str = ""
+
+
+@frozen
+class KnownBlob:
+    """
+    What is known of a blob.
+
+    :ivar size: in bytes.
+    :ivar place: where in its source it is.
+    """
+
+    digest: Digest
+    size: int
+    source: Source
+    place: Place
 
 
 @frozen
@@ -144,6 +172,19 @@ class Records:
             Manifest(row.media_type, row.body, parse_digest(row.digest)) for row in rows
         )
 
+    def last_forms(self, name: Name) -> tuple[Manifest, ...]:
+        """Give the manifests of the image that came last under this name, by any tag."""
+        last = (
+            select(tags.c.derivation, tags.c.tag)
+            .join(sources, sources.c.derivation == tags.c.derivation)
+            .where(tags.c.name == str(name))
+            .order_by(sources.c.id.desc())
+            .limit(1)
+        )
+        with self._engine.connect() as connection:
+            row = connection.execute(last).one_or_none()
+        return () if row is None else self.tagged(name, row.derivation, Tag(row.tag))
+
     def forget_tags(self, derivation: str) -> None:
         """Forget what the tags of a derivation mean; its manifests stay."""
         with self._writing() as connection:
@@ -158,27 +199,22 @@ class Records:
             row = connection.execute(query).one_or_none()
         return None if row is None else Manifest(row.media_type, row.body, digest)
 
-    def blob(self, name: Name, digest: Digest) -> tuple[int, Source] | None:
-        """
-        Give what is known of a blob of some image of this name.
-
-        :returns: its size in bytes, and what it can be read from again.
-        """
-        query = (
-            select(
-                blobs.c.size,
-                sources.c.locked,
-                sources.c.attribute,
-                sources.c.derivation,
-                sources.c.archive,
-                sources.c.flake,
-            )
-            .join(sources, sources.c.id == blobs.c.source)
-            .where(blobs.c.name == str(name), blobs.c.digest == str(digest))
-        )
+    def blob(self, name: Name, digest: Digest) -> KnownBlob | None:
+        """Give what is known of a blob of some image of this name."""
+        query = _BLOBS.where(blobs.c.name == str(name), blobs.c.digest == str(digest))
         with self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
-        return None if row is None else (row[0], Source(*row[1:]))
+        return None if row is None else _known_blob(row)
+
+    def blobs_of(self, name: Name, source: Source) -> list[KnownBlob]:
+        """List what an archive has for images of this name."""
+        query = _BLOBS.where(
+            blobs.c.name == str(name),
+            sources.c.derivation == source.derivation,
+            sources.c.archive == source.archive,
+        )
+        with self._engine.connect() as connection:
+            return [_known_blob(row) for row in connection.execute(query)]
 
     def names(self, prefix: str) -> list[str]:
         """List the repositories that an image was remembered of, sorted."""
@@ -196,13 +232,16 @@ class Records:
         name: Name,
         tag: Tag,
         source: Source,
-        image: Image,
-        written: tuple[Manifest, ...],
+        forms: tuple[Manifest, ...],
+        placed: Mapping[Descriptor, Place],
+        parts: tuple[Manifest, ...] = (),
     ) -> None:
         """
         Note an image under a tag of this derivation.
 
-        :param written: its manifests, the preferred form first.
+        :param forms: the manifests that the tag can mean, the preferred one first.
+        :param placed: every blob that there is, and where in the source.
+        :param parts: the other manifests that those lead to.
         """
         with self._writing() as connection:
             source_id = connection.execute(
@@ -214,30 +253,89 @@ class Records:
                 )
                 .returning(sources.c.id)
             ).scalar_one()
-            for preference, manifest in enumerate(written):
-                found = {"name": str(name), "digest": str(manifest.digest)}
-                row: dict[str, Any] = {
-                    "media_type": manifest.media_type,
-                    "body": manifest.body,
-                }
-                connection.execute(upsert(manifests, found | row))
+
+            def note(table: Table, digest: Digest, **row: Any) -> None:
+                found = {"name": str(name), "digest": str(digest)}
+                connection.execute(upsert(table, found | row))
+
+            for manifest in (*forms, *parts):
+                media_type, body = manifest.media_type, manifest.body
+                note(manifests, manifest.digest, media_type=media_type, body=body)
+                note(origins, manifest.digest, source=source_id)
+            for preference, manifest in enumerate(forms):
                 row = {
+                    "name": str(name),
                     "derivation": source.derivation,
                     "tag": str(tag),
                     "preference": preference,
+                    "digest": str(manifest.digest),
                 }
-                connection.execute(upsert(tags, found | row))
-            for blob in image.blobs:
-                row = {
-                    "name": str(name),
-                    "digest": str(blob.digest),
-                    "size": blob.size,
-                    "source": source_id,
-                }
-                connection.execute(upsert(blobs, row))
-            for digest in (
-                *(m.digest for m in written),
-                *(b.digest for b in image.blobs),
-            ):
-                row = {"source": source_id, "name": str(name), "digest": str(digest)}
-                connection.execute(upsert(origins, row))
+                connection.execute(upsert(tags, row))
+            for blob, place in placed.items():
+                note(blobs, blob.digest, size=blob.size, source=source_id)
+                where = attrs.asdict(place)
+                note(origins, blob.digest, source=source_id, **where)
+
+    def note_places(self, source: Source, places: Mapping[Digest, Place]) -> None:
+        """
+        Note where blobs lie in an archive that was read again.
+
+        :param source: with the stamp that it has now.
+        :param places: of what it has now.
+        """
+        is_same = (sources.c.derivation == source.derivation) & (
+            sources.c.archive == source.archive
+        )
+        with self._writing() as connection:
+            source_id = connection.execute(
+                update(sources)
+                .where(is_same)
+                .values(stamp=source.stamp)
+                .returning(sources.c.id)
+            ).scalar_one_or_none()
+            moved = update(origins).where(
+                origins.c.source == source_id,
+                origins.c.digest == bindparam("its_digest"),
+            )
+            rows = [
+                {"its_digest": str(digest), **attrs.asdict(place)}
+                for digest, place in places.items()
+            ]
+            if source_id is not None and rows:
+                connection.execute(
+                    moved.values(
+                        path=bindparam("path"),
+                        offset=bindparam("offset"),
+                        is_plain=bindparam("is_plain"),
+                    ),
+                    rows,
+                )
+
+
+_BLOBS = (
+    select(
+        blobs.c.digest,
+        blobs.c.size,
+        origins.c.offset,
+        origins.c.path,
+        origins.c.is_plain,
+        sources.c.locked,
+        sources.c.attribute,
+        sources.c.derivation,
+        sources.c.archive,
+        sources.c.flake,
+        sources.c.stamp,
+    )
+    .join(sources, sources.c.id == blobs.c.source)
+    .join(
+        origins,
+        (origins.c.source == blobs.c.source)
+        & (origins.c.name == blobs.c.name)
+        & (origins.c.digest == blobs.c.digest),
+    )
+)
+
+
+def _known_blob(row: Sequence[Any]) -> KnownBlob:
+    digest, size = row[:2]
+    return KnownBlob(parse_digest(digest), size, Source(*row[5:]), Place(*row[2:5]))

@@ -11,7 +11,7 @@ The tables of the records.
     sources       derivation, archive → what to build to have the archive again
     builds        id → how it went
     last_good     name, tag    → derivation of the last image that worked
-    origins       source, name, digest → nothing more: it has this manifest or blob
+    origins       source, name, digest → where in the archive this blob, or manifest, is
     sightings     source → when a sweep first saw it
     pulls         name, digest, tag → when a manifest was last pulled by it
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -65,6 +66,9 @@ sources = Table(
     Column("flake", Text, nullable=False, comment="what its names begin with"),
     Column("derivation", Text, nullable=False, comment="store path of its .drv"),
     Column("archive", Text, nullable=False, comment="store path of the archive"),
+    Column(
+        "stamp", Text, nullable=False, comment="of its file when it was read, or empty"
+    ),
     UniqueConstraint("derivation", "archive"),
 )
 
@@ -123,13 +127,17 @@ last_good = Table(
 )
 
 #: What `blobs` and `manifests` cannot say: every source that has a digest, not only the
-#: last one. What is in no row of it can be forgotten.
+#: last one, and where in it a blob's bytes lie, as in oci.descriptor. What is in no row
+#: of it can be forgotten.
 origins = Table(
     "origins",
     metadata,
     Column("source", ForeignKey(sources.c.id), primary_key=True),
     Column("name", String(255), primary_key=True, comment="repository name"),
     Column("digest", String(135), primary_key=True, comment="of a manifest or blob"),
+    Column("path", Text, comment="of the file; none for a manifest"),
+    Column("offset", BigInteger, comment="bytes"),
+    Column("is_plain", Boolean, comment="whether the file has the bytes as they are"),
     Index("origins_of_digest", "name", "digest"),
 )
 

@@ -22,6 +22,14 @@ _log = logger(__name__)
 
 JSON = "application/json"
 
+_OF_THE_BETTER_END = (
+    "Accept-Ranges",
+    "Cache-Control",
+    "Content-Encoding",
+    "Docker-Content-Digest",
+    "ETag",
+)
+
 #: The parameter that counts how often a client was sent to the same place.
 _HOP = b"hop"
 
@@ -57,7 +65,7 @@ def repeatable(request: BaseRequest) -> Repeatable | None:
 
 def refuse(request: Request, refusal: Problem, content_type: str = JSON) -> bytes:
     """Answer with an error, whatever was set for a better end."""
-    for name in ("ETag", "Docker-Content-Digest", "Cache-Control", "Accept-Ranges"):
+    for name in _OF_THE_BETTER_END:
         request.responseHeaders.removeHeader(name)
     request.setResponseCode(refusal.status, refusal.reason)
     if refusal.status == HTTPStatus.TOO_MANY_REQUESTS:

@@ -21,7 +21,8 @@ from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter
 
-from forgereg.flow.registry import Registry
+from forgereg.flow.registry import Blob, Registry
+from forgereg.flow.source import Source
 from forgereg.logs import logger
 from forgereg.oci.errors import (
     ManifestUnknown,
@@ -50,7 +51,8 @@ from forgereg.web.answer import (
     send_here_again,
     whole,
 )
-from forgereg.web.guard import client_of
+from forgereg.web.coding import Codings, declare
+from forgereg.web.guard import Clients
 from forgereg.web.hold import Pending
 from forgereg.web.manifests import Manifests
 from forgereg.web.patience import MOST_REDIRECTS, Limits, blob_seconds, family_of
@@ -83,6 +85,8 @@ class Api:
 
     _registry: Registry
     _manifests: Manifests
+    _clients: Clients
+    _codings: Codings
     _clock: IReactorTime
     _max_name_length: int
     _max_tag_length: int
@@ -103,7 +107,7 @@ class Api:
     @app.route("/v2/_catalog")
     async def catalogue(self, request: Request) -> bytes:
         """List the repositories."""
-        repositories = await self._registry.catalogue(client_of(request))
+        repositories = await self._registry.catalogue(self._clients.name(request))
         page = _page(request, "/v2/_catalog", repositories)
         return whole(request, JSON, _dump({"repositories": page}))
 
@@ -111,7 +115,7 @@ class Api:
     async def tags(self, request: Request, name: str) -> bytes:
         """List the tags of a repository."""
         parsed = self._name(name)
-        tags = await self._registry.tags(parsed, client_of(request))
+        tags = await self._registry.tags(parsed, self._clients.name(request))
         page = _page(request, f"/v2/{parsed}/tags/list", tags)
         return whole(request, JSON, _dump({"name": str(parsed), "tags": page}))
 
@@ -137,26 +141,36 @@ class Api:
     async def blob(self, request: Request, name: str, digest: str) -> bytes:
         """Send a blob, or stretches of it."""
         parsed, wanted = self._name(name), parse_digest(digest)
-        work = self._registry.blob(parsed, wanted, client_of(request))
-        opening = Pending(
-            self._clock, Deferred.fromCoroutine(work), lambda blob: blob.close()
-        )
+        coding = self._codings.offered_by(request)
+        client = self._clients.name(request)
+        work = self._registry.blob(parsed, wanted, client, coding)
+        opening = Pending(self._clock, Deferred.fromCoroutine(work), Blob.close)
+        patience = blob_seconds(family_of(header(request, "accept")))
         try:
-            if await opening.within(blob_seconds(family_of(header(request, "accept")))):
-                size = opening.result().size
-            else:
-                size = await self._registry.blob_size(parsed, wanted)
+            is_there = await opening.within(patience)
             request.setHeader("Accept-Ranges", "bytes")
             request.setHeader("Cache-Control", "public, max-age=31536000, immutable")
+            request.setHeader("Vary", "Accept-Encoding")
             if is_known(request, wanted):
                 return b""
-            parts = _parts(request, size, wanted)
+            # What is begun before it is there is begun plain.
+            blob = opening.result() if is_there else None
+            parts: Sequence[bytes | tuple[int, int | None]]
+            if blob and blob.coding:
+                declare(request, wanted, blob.coding)
+                parts = _whole(request, blob.source)
+            else:
+                size = blob.size if blob else None
+                if size is None:
+                    size = await self._registry.blob_size(parsed, wanted)
+                parts = _parts(request, size, wanted)
             if request.method == b"HEAD":
                 return b""
-            if not opening.is_there:
+            if blob is None:
                 request.write(b"")
                 await opening.within()
-            await send(opening.result(), parts, request)
+                blob = opening.result()
+            await send(blob.source, parts, request)
         except (Truncated, RegistryError) as e:
             if not request.startedWriting:
                 raise
@@ -218,7 +232,7 @@ def refuse_path(request: Request) -> bytes:
 
 def _parts(
     request: Request, size: int, digest: Digest
-) -> Sequence[bytes | tuple[int, int]]:
+) -> Sequence[bytes | tuple[int, int | None]]:
     """
     Set status and headers for the stretches of a blob that are asked for.
 
@@ -247,7 +261,7 @@ def _parts(
         return stretches
     # The digest cannot be in the bytes that it is of.
     boundary = digest.encoded
-    parts: list[bytes | tuple[int, int]] = []
+    parts: list[bytes | tuple[int, int | None]] = []
     length = 0
     for start, stop in stretches:
         head = (
@@ -260,6 +274,18 @@ def _parts(
     request.setHeader("Content-Type", f"multipart/byteranges; boundary={boundary}")
     request.setHeader("Content-Length", str(length + len(tail)))
     return [*parts, tail]
+
+
+def _whole(request: Request, source: Source) -> Sequence[tuple[int, int | None]]:
+    """
+    Set the headers for all of an encoded form.
+
+    :returns: what makes up the body; its end is unknown while it is being made.
+    """
+    request.setHeader("Content-Type", OCTETS)
+    if source.size is not None:
+        request.setHeader("Content-Length", str(source.size))
+    return [(0, source.size)]
 
 
 def _page(request: Request, path: str, everything: list[str]) -> list[str]:

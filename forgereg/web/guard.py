@@ -7,7 +7,14 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from typing import Protocol
 
 from attrs import define, field
@@ -16,14 +23,18 @@ from twisted.web.http_headers import Headers
 
 from forgereg.oci.errors import Forbidden
 
+_Address = IPv4Address | IPv6Address
+_Networks = Sequence[IPv4Network | IPv6Network]
+
+_LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1"))
+
 #: What reverse proxies add; so is everything that begins with X-Forwarded-.
 _FORWARDING = {b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"true-client-ip"}
 _OURSELVES = re.compile(rb"(?i:localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]*)?")
 _OWN_PAGE = (b"same-origin", b"none")
 
-_SHOW_TOKEN = (
-    "; or show the token in FORGE_ADMIN_TOKEN_FILE as 'Authorization: Bearer <token>'"
-)
+_SHOWN = "show the token in FORGE_ADMIN_TOKEN_FILE as 'Authorization: Bearer <token>'"
+_SHOW_TOKEN = f"; or {_SHOWN}"
 
 
 class Asked(Protocol):
@@ -35,20 +46,41 @@ class Asked(Protocol):
     def getClientAddress(self) -> IAddress: ...  # noqa: N802
 
 
-def client_of(request: Asked) -> str:
+@define
+class Clients:
     """
-    Name the client, so that many can be treated fairly.
+    Knows clients by their addresses, also those behind reverse proxies.
 
-    :returns: its IP address; that which a reverse proxy on this machine tells of, or
-        ``local`` where there is none.
+    :ivar proxies: whose ``X-Forwarded-For`` is believed; who comes over a Unix socket
+        is believed, too.
+    :ivar fast: to which bytes cost less than compressing them.
     """
-    peer = _peer(request)
-    if peer is None or peer.is_loopback:
+
+    proxies: _Networks = _LOOPBACK
+    fast: _Networks = ()
+
+    def name(self, request: Asked) -> str:
+        """Name the client, so that many can be treated fairly: its address."""
+        return str(self._find(request) or "local")
+
+    def is_near(self, request: Asked) -> bool:
+        """Say whether the client is in a fast network, or on this machine."""
+        address = self._find(request)
+        return address is None or _is_in(address, self.fast)
+
+    def _find(self, request: Asked) -> _Address | None:
+        """Give the client's address; None for what comes over a Unix socket."""
+        found = _peer(request)
         lines = request.requestHeaders.getRawHeaders(b"x-forwarded-for", [])
-        # All but the last entry are the client's own words.
-        last = b",".join(lines).decode("latin-1").rpartition(",")[2]
-        peer = _address(last.strip()) or peer
-    return str(peer or "local")
+        entries = b",".join(lines).decode("latin-1").split(",")
+        # Each proxy adds whom it heard; what is left of the first that is nobody's
+        # proxy are the client's own words.
+        while entries and (found is None or _is_in(found, self.proxies)):
+            before = _address(entries.pop().strip())
+            if before is None:
+                break
+            found = before
+        return found
 
 
 @define
@@ -60,9 +92,12 @@ class Guard:
     through a proxy, or from a page of another site that somebody's browser shows here.
 
     :ivar token: the administrator's; None for none.
+    :ivar is_told: whether addresses are what somebody says before the request, in the
+        PROXY protocol: then none is a reason to let anyone change something.
     """
 
     token: str | None = field(default=None, repr=False)
+    is_told: bool = False
 
     def check(self, request: Asked) -> None:
         """
@@ -78,6 +113,8 @@ class Guard:
         shown = request.requestHeaders.getRawHeaders(b"authorization")
         if shown is not None:
             return self._objection_to_token(shown)
+        if self.is_told:
+            return f"the PROXY protocol does not prove who asks: {_SHOWN}"
         peer = _peer(request)
         if peer is None:
             return f"a Unix socket does not tell who asks: ask localhost{_SHOW_TOKEN}"
@@ -122,15 +159,20 @@ def _objection_to_headers(headers: Headers) -> str | None:
     return None
 
 
-def _peer(request: Asked) -> IPv4Address | IPv6Address | None:
+def _peer(request: Asked) -> _Address | None:
     """Give the other end's address; None where it has none, as on a Unix socket."""
     host = getattr(request.getClientAddress(), "host", None)
     return _address(host) if isinstance(host, str) else None
 
 
-def _address(text: str) -> IPv4Address | IPv6Address | None:
+def _is_in(address: _Address, networks: _Networks) -> bool:
+    return any(address in network for network in networks)
+
+
+def _address(text: str) -> _Address | None:
     try:
-        address = ip_address(text)
+        # Without its zone, which may be any text.
+        address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
     # As a socket for both families has IPv4.

@@ -7,10 +7,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from http import HTTPStatus
+from math import inf
 
 import attrs
 from attrs import define, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 from werkzeug.datastructures import MIMEAccept
@@ -24,8 +25,8 @@ from forgereg.oci.errors import (
     ShuttingDown,
     StillBuilding,
 )
-from forgereg.oci.manifest import Manifest
-from forgereg.oci.media import MANIFESTS, OCI_MANIFEST
+from forgereg.oci.manifest import PAD
+from forgereg.oci.media import MANIFESTS, OCI_MANIFEST, REFERABLE
 from forgereg.oci.reference import Digest, Name, Tag
 from forgereg.web.answer import (
     break_off,
@@ -38,7 +39,7 @@ from forgereg.web.answer import (
     send_here_again,
     whole,
 )
-from forgereg.web.guard import client_of
+from forgereg.web.guard import Clients
 from forgereg.web.hold import Pending, describe_wait, trickle
 from forgereg.web.patience import Family, Limits, Patience, Then, family_of, patience
 from forgereg.web.problem import describe
@@ -60,6 +61,18 @@ class _Asked:
     forms: list[str]
 
 
+@frozen
+class _Expected:
+    """
+    What an answer that is begun early is to be.
+
+    :ivar is_padded: whether it begins with the pad, out of which it can be begun.
+    """
+
+    media_type: str
+    is_padded: bool = True
+
+
 @define
 class Manifests:
     """
@@ -71,6 +84,7 @@ class Manifests:
 
     _registry: Registry
     _tombstones: Tombstones
+    _clients: Clients
     _clock: IReactorTime
     _now: Callable[[], float]
 
@@ -91,7 +105,8 @@ class Manifests:
         accept = header(request, "accept")
         asked = _Asked(request, name, reference, family_of(accept), _accepted(accept))
         plan = patience(asked.family, request.method, by_tag, limits, hops(request))
-        work = self._registry.manifest(name, reference, asked.forms, client_of(request))
+        client = self._clients.name(request)
+        work = self._registry.manifest(name, reference, asked.forms, client)
         pending = Pending(self._clock, Deferred.fromCoroutine(work))
         try:
             await pending.within(plan.hold_seconds)
@@ -100,7 +115,7 @@ class Manifests:
                     return await self._begin(asked, pending, plan)
                 if plan.then is Then.EARLY_HEAD:
                     pending.leave()
-                    return _early(asked)
+                    return _early(asked, await self._expected(asked))
                 if plan.then is Then.REDIRECT:
                     pending.leave()
                     return send_here_again(request)
@@ -108,7 +123,7 @@ class Manifests:
         except RegistryError as e:
             return self._refuse(asked, e)
         if found.stale is not None:
-            _warn(request, found.stale)
+            warn(request, found.stale)
         repeat(request, found.manifest.body, lambda: self._repeats(asked, found))
         if is_known(request, found.manifest.digest):
             return b""
@@ -154,45 +169,50 @@ class Manifests:
     ) -> bytes:
         """Begin an answer before it is known how it goes on."""
         request = asked.request
-        _early(asked)
+        try:
+            expected = await self._expected(asked)
+        except CancelledError:
+            pending.leave()
+            raise
+        _early(asked, expected)
         request.write(b"")
         end_seconds = plan.end_seconds - plan.hold_seconds
-        written = await trickle(pending, request.write, plan.space_seconds, end_seconds)
+        space_seconds = plan.space_seconds if expected.is_padded else inf
+        written = await trickle(pending, request.write, space_seconds, end_seconds)
         try:
-            manifest = self._outcome(asked, pending).manifest
-            _check_begin(asked, manifest, written)
+            for manifest in self._outcome(asked, pending).forms:
+                is_said = manifest.media_type == expected.media_type
+                if is_said and manifest.body.startswith(written):
+                    return manifest.body[len(written) :]
+            raise ManifestUnknown(
+                f"{asked.name}:{asked.reference} is there now; pull again"
+            )
         except ShuttingDown:
             return break_off(request)
         except RegistryError as e:
             refusal = describe(e)
             self._tombstones.lay(refusal, written)
             return refusal.body
-        return manifest.body[len(written) :]
+
+    async def _expected(self, asked: _Asked) -> _Expected:
+        """Guess what kind of manifest there will be: such as the last of this name."""
+        for manifest in await self._registry.last_forms(asked.name):
+            if manifest.media_type in asked.forms:
+                return _Expected(manifest.media_type, manifest.body.startswith(PAD))
+        ours = (form for form in asked.forms if form in MANIFESTS)
+        return _Expected(next(ours, asked.forms[0]))
 
 
-def _check_begin(asked: _Asked, manifest: Manifest, written: bytes) -> None:
-    """
-    Do nothing if a manifest can follow what was said and written of it.
-
-    :raises ManifestUnknown: it is another form, or begins otherwise.
-    """
-    is_said = manifest.media_type == asked.forms[0]
-    if not is_said or not manifest.body.startswith(written):
-        raise ManifestUnknown(
-            f"{asked.name}:{asked.reference} is there now; pull again"
-        )
-
-
-def _early(asked: _Asked) -> bytes:
+def _early(asked: _Asked, expected: _Expected) -> bytes:
     """Begin to answer with what is known already, which is no digest and no length."""
-    asked.request.setHeader("Content-Type", asked.forms[0])
+    asked.request.setHeader("Content-Type", expected.media_type)
     # A proxy that collects the answer would keep back what is sent to pass the time.
     asked.request.setHeader("X-Accel-Buffering", "no")
     asked.request.setHeader("Cache-Control", "no-store")
     return b""
 
 
-def _warn(request: Request, why: str) -> None:
+def warn(request: Request, why: str) -> None:
     """
     Say that the answer may be out of date.
 
@@ -207,10 +227,10 @@ def _accepted(accept: str | None) -> list[str]:
     """
     Say which forms of a manifest a client reads.
 
-    :returns: those it likes best first, and ours where it does not care.
+    :returns: those it likes best first, and in our order where it does not care.
     """
     if accept is None or not accept.strip(", \t"):
-        return list(MANIFESTS)
+        return list(REFERABLE)
     liked = parse_accept_header(accept, MIMEAccept)
-    accepted = [form for form in MANIFESTS if liked.quality(form) > 0]
+    accepted = [form for form in REFERABLE if liked.quality(form) > 0]
     return sorted(accepted, key=lambda form: -liked.quality(form))

@@ -70,14 +70,17 @@ class _Gate:
 
 
 async def send(
-    source: Source, parts: Sequence[bytes | tuple[int, int]], consumer: IConsumer
+    source: Source,
+    parts: Sequence[bytes | tuple[int, int | None]],
+    consumer: IConsumer,
 ) -> None:
     """
     Write bytes, and stretches of a blob, one after another to the consumer.
 
     The blob is closed at the end, however it comes; cancelling is one way.
 
-    :param parts: bytes as they are, and half-open ``(start, stop)`` in the blob.
+    :param parts: bytes as they are, and half-open ``(start, stop)`` in the blob; None
+        for its end, wherever that is.
     :raises Truncated: the blob is shorter than it should be.
     :raises ClientLeft: the consumer wants no more.
     :raises RegistryError: it cannot be had, or is not what it should be.
@@ -90,16 +93,19 @@ async def send(
                 consumer.write(part)
                 continue
             position, stop = part
-            while position < stop:
+            while stop is None or position < stop:
                 await gate.opened()
-                position += await _splice(source, position, stop, consumer, gate)
-                if position == stop:
-                    break
-                wanted = min(CHUNK, stop - position)
+                if stop is not None:
+                    position += await _splice(source, position, stop, consumer, gate)
+                    if position == stop:
+                        break
+                wanted = CHUNK if stop is None else min(CHUNK, stop - position)
                 data = source.peek(position, wanted)
                 if not data:
                     data = await source.read(position, wanted)
                 if not data:
+                    if stop is None:
+                        break
                     raise Truncated(f"{stop - position} bytes are missing")
                 position += len(data)
                 consumer.write(data)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forgereg.archive import scan
+from forgereg.archive import tar as headers
 from tests.archive.headers import FILLER, extended, header, record, sparse
 from tests.archive.reading import (
     ARCHIVE,
@@ -159,7 +159,7 @@ def test_sparse_member_that_was_cut(rest: int, pack: Pack) -> None:
 
 def test_too_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
     """An archive of too many members is given up, whatever they are."""
-    monkeypatch.setattr(scan, "_MAX_MEMBERS", 100)
+    monkeypatch.setattr(headers, "_MAX_MEMBERS", 100)
     few = header("odd", tarfile.DIRTYPE, 0) * 50
     assert read(few + ARCHIVE) == FOUND
     for type in (tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, b"Z"):
@@ -169,7 +169,7 @@ def test_too_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_names_that_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many members of long names are given up."""
-    monkeypatch.setattr(scan, "_MAX_NAMES", 100_000)
+    monkeypatch.setattr(headers, "_MAX_NAMES", 100_000)
     long = [Entry(f"{n}{'n' * 5000}") for n in range(15)]
     assert read(tar([*long, *ENTRIES])) == FOUND
     assert "too many members" in refused(tar([*long, *long, *ENTRIES]))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from forgereg.archive import scan
+from forgereg.archive import forward, members, seekable
 from tests.archive.headers import header
 from tests.archive.reading import (
     ARCHIVE,
@@ -47,7 +47,7 @@ def test_json_may_be_as_large_as_clients_take_and_no_larger() -> None:
     """A config of four megabytes is served, and a larger one is refused."""
     config = ENTRIES[-2]
     assert config.data == config_in(ENTRIES)
-    for size, taken in ((scan.MAX_JSON, True), (scan.MAX_JSON + 1, False)):
+    for size, taken in ((members.MAX_JSON, True), (members.MAX_JSON + 1, False)):
         large = Entry(config.name, config.data.ljust(size))
         archive = tar([*ENTRIES[:-2], large, ENTRIES[-1]])
         if taken:
@@ -60,8 +60,10 @@ def test_too_much_json(monkeypatch: pytest.MonkeyPatch) -> None:
     """An archive full of JSON does not fill the memory."""
     stray = [json_entry(f"{n}.json", {"stray": "x" * 1000}) for n in range(20)]
     assert read(tar([*stray, *ENTRIES])) == FOUND
-    monkeypatch.setattr(scan, "_MAX_JSON_IN_ALL", 10_000)
-    assert "too much JSON" in refused(tar([*stray, *ENTRIES]))
+    monkeypatch.setattr(forward, "MAX_JSON_IN_ALL", 10_000)
+    assert "too much JSON" in refused(gz(tar([*stray, *ENTRIES])))
+    monkeypatch.setattr(seekable, "MAX_JSON_IN_ALL", 500)
+    assert "too much JSON" in refused(tar(ENTRIES))
 
 
 OUTSIDE = [
@@ -165,5 +167,5 @@ def test_many_layers_that_unpack_to_zeros(pack: Pack) -> None:
     """The limit holds for what all layers together unpack to, not for each alone."""
     bomb = pack(bytes(2**20))
     stray = [Entry(f"{n}", bomb) for n in range(20)]
-    reason = refused(tar([*stray, *ENTRIES]), max_bytes=2**22)
+    reason = refused(gz(tar([*stray, *ENTRIES])), max_bytes=2**22)
     assert "more than the 4194304 bytes" in reason

@@ -2,55 +2,17 @@
 
 from __future__ import annotations
 
-import errno
+import gzip
 import os
 from pathlib import Path
 
 import pytest
 
-from forgereg.blobs.store import BlobStore, Partial, Stage, Stored
+from forgereg.blobs.store import BlobStore, Stored
 from forgereg.oci.manifest import sha256
 from forgereg.oci.reference import Digest
-
-DATA = b"the bytes of a layer"
-DIGEST = sha256(DATA)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> BlobStore:
-    made = BlobStore(tmp_path / "state")
-    made.prepare()
-    return made
-
-
-def files(store: BlobStore) -> list[str]:
-    """Name every file below the store's directory, relative to it."""
-    return sorted(
-        str(path.relative_to(store.root))
-        for path in store.root.rglob("*")
-        if not path.is_dir()
-    )
-
-
-def write(stage: Stage, data: bytes = DATA) -> Partial:
-    partial = stage.partial()
-    partial.file.write(data)
-    partial.file.close()
-    return partial
-
-
-def put(store: BlobStore, data: bytes = DATA) -> Digest:
-    with store.stage() as stage:
-        write(stage, data).keep(sha256(data))
-    return sha256(data)
-
-
-def content(store: BlobStore, digest: Digest, size: int) -> bytes | None:
-    file = store.open(digest, size)
-    if file is None:
-        return None
-    with file:
-        return file.read()
+from tests.blobs.keeping import DATA, DIGEST, content, files, put, write
+from tests.registry import files_open_below
 
 
 def test_blob_that_was_kept_is_read_again(store: BlobStore) -> None:
@@ -75,10 +37,11 @@ def test_blob_that_was_never_kept_is_not_there(store: BlobStore) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, len(DATA) - 1, len(DATA) + 1, 2**60])
-def test_blob_of_the_wrong_size_counts_as_gone(store: BlobStore, size: int) -> None:
-    """A blob that is not as long as it must be is not served."""
+def test_blob_of_the_wrong_size_is_dropped(store: BlobStore, size: int) -> None:
+    """A blob that is not as long as it must be is not served, and makes room."""
     put(store)
     assert store.open(DIGEST, size) is None
+    assert (files(store), store.bytes) == ([], 0)
 
 
 def test_blob_that_was_cut_short_counts_as_gone(store: BlobStore) -> None:
@@ -157,7 +120,7 @@ def test_only_what_was_kept_stays(store: BlobStore) -> None:
     with store.stage() as stage:
         write(stage, b"one")
         write(stage).keep(DIGEST)
-        stage.partial().file.write(b"still open")
+        stage.partial().write(b"still open")
     assert files(store) == [str(store.path(DIGEST).relative_to(store.root))]
     assert list((store.root / "partial").iterdir()) == []
 
@@ -168,21 +131,11 @@ def test_files_of_a_stage_do_not_share_anything(store: BlobStore) -> None:
     with store.stage() as stage:
         partials = [stage.partial() for _ in words]
         for partial, word in zip(partials, words, strict=True):
-            partial.file.write(word)
+            partial.write(word)
         for partial, word in zip(partials, words, strict=True):
-            partial.file.close()
+            partial.close()
             partial.keep(sha256(word))
     assert [content(store, sha256(word), len(word)) for word in words] == words
-
-
-def test_partial_file_can_be_read_while_it_is_written(store: BlobStore) -> None:
-    """What was written to a file can be read back before it is kept."""
-    with store.stage() as stage:
-        file = stage.partial().file
-        file.write(DATA)
-        file.flush()
-        file.seek(0)
-        assert file.read() == DATA
 
 
 def test_failure_leaves_nothing(store: BlobStore) -> None:
@@ -190,30 +143,11 @@ def test_failure_leaves_nothing(store: BlobStore) -> None:
     with pytest.raises(KeyError):
         with store.stage() as stage:
             write(stage)
-            file = stage.partial().file
-            file.write(b"still open")
+            stage.partial().write(b"still open")
             raise KeyError
-    assert file.closed
     assert files(store) == []
-    assert list((store.root / "partial").iterdir()) == []
-
-
-def test_full_disk_at_the_last_moment_leaves_nothing(store: BlobStore) -> None:
-    """A disk that refuses the rest of a buffer does not keep a stage from ending."""
-    with pytest.raises(KeyError):
-        with store.stage() as stage:
-            file = stage.partial().file
-            full = os.open("/dev/full", os.O_RDWR)
-            os.dup2(full, file.fileno())
-            os.close(full)
-            file.write(DATA)
-            with pytest.raises(OSError) as caught:
-                file.flush()
-            assert caught.value.errno == errno.ENOSPC
-            raise KeyError
-    assert file.closed
-    assert files(store) == []
-    assert list((store.root / "partial").iterdir()) == []
+    assert store.bytes == 0
+    assert files_open_below(store.root) == []
 
 
 def test_preparing_drops_what_was_left_half_done(store: BlobStore) -> None:
@@ -245,12 +179,14 @@ def test_nothing_lies_outside_of_the_directory(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
 
 
-def test_stages_have_folders_of_their_own(store: BlobStore) -> None:
+def test_stages_stay_apart(store: BlobStore) -> None:
     """Archives that are read at the same time do not see one another's files."""
     with store.stage() as one:
         with store.stage() as other:
             write(one, b"one")
             write(other, b"other")
+            assert len(files(store)) == 2
+        assert len(files(store)) == 1
         write(one, b"one again").keep(sha256(b"one again"))
     assert content(store, sha256(b"one again"), 9) == b"one again"
 
@@ -258,7 +194,7 @@ def test_stages_have_folders_of_their_own(store: BlobStore) -> None:
 def test_closing_a_stage_twice_does_no_harm(store: BlobStore) -> None:
     """Files are closed once, however often they are told to."""
     with store.stage() as stage:
-        stage.partial().file.write(DATA)
+        stage.partial().write(DATA)
         stage.close()
         stage.close()
     assert files(store) == []
@@ -270,7 +206,8 @@ def test_partial_was_tidied_away(tmp_path: Path) -> None:
     store.prepare()
     (tmp_path / "partial").rmdir()
     with store.stage() as stage:
-        stage.partial().file.close()
+        write(stage).keep(DIGEST)
+    assert content(store, DIGEST, len(DATA)) == DATA
 
 
 def test_all_blobs_are_listed(store: BlobStore) -> None:
@@ -313,3 +250,33 @@ def test_young_blob_stays(store: BlobStore) -> None:
     assert store.delete(DIGEST, written_before=5.0) is None
     assert store.delete(DIGEST, written_before=5.1) == len(DATA)
     assert files(store) == []
+
+
+ZIPPED = gzip.compress(DATA)
+
+
+def test_encoded_form_lies_beside_its_blob(store: BlobStore) -> None:
+    """A blob's encoded forms are kept beside it, or without it, and found by coding."""
+    put(store, DATA, "gzip", ZIPPED)
+    assert content(store, DIGEST, None) is None
+    put(store)
+    encoded = DIGEST.encoded
+    path = f"blobs/sha256/{encoded[:2]}/{encoded}"
+    assert files(store) == [path, f"{path}.gzip"]
+    assert content(store, DIGEST, None, "gzip") == ZIPPED
+    assert content(store, DIGEST, None, "zstd") is None
+    assert content(store, DIGEST, len(DATA)) == DATA
+    assert store.bytes == len(DATA) + len(ZIPPED)
+
+
+def test_encoded_forms_are_listed_and_deleted_with_their_blob(store: BlobStore) -> None:
+    """Sweeping counts a blob's encoded forms as part of it, and deletes all of them."""
+    put(store)
+    put(store, DATA, "gzip", ZIPPED)
+    put(store, b"alone", "zstd", b"in zstd")
+    both = len(DATA) + len(ZIPPED)
+    listed = {each.digest: each.size for each in store.all()}
+    assert listed == {DIGEST: both, sha256(b"alone"): 7}
+    assert store.delete(DIGEST) == both
+    assert store.delete(sha256(b"alone")) == 7
+    assert (files(store), store.bytes) == ([], 0)

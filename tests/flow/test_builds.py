@@ -95,8 +95,11 @@ def test_unlike_any_package(served: Served) -> None:
 @pytest.mark.parametrize(
     ("outputs", "name", "advice"),
     [
-        ([], "packages/x", "set passthru.image to what dockerTools.buildLayeredImage"),
-        ([], "applications/x/web", "set passthru.containers to a directory"),
+        ([], "packages/x", "has no attribute 'image'; add one, as in"),
+        ([], "packages/x", "served as well"),
+        ([], "packages/x", "gives applications/x/<image>"),
+        ([], "applications/x/web", "add a directory of images, as in"),
+        ([], "applications/x/web", "pull each of them as applications/x/<image>"),
         (["containers"], "packages/x", "pull applications/x/<image>"),
         (["image"], "applications/x/web", "it is a package: pull packages/x"),
     ],

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from forgereg.flow.families import ENDINGS
 from tests.archives import PACKS, Recipe, build_layered_image, layer, tar
 from tests.doubles import Output, Package, store_path
 from tests.registry import ANY_FORM, Served, archive
@@ -16,6 +15,8 @@ BYTES = {
     ".tar.gz": PACKS["gz"](tar(build_layered_image(WEB))),
     ".tar.zst": PACKS["zst"](tar(build_layered_image(WEB))),
     ".tar": tar(build_layered_image(WEB)),
+    ".tgz": PACKS["gz"](tar(build_layered_image(WEB))),
+    "": tar(build_layered_image(WEB)),
 }
 
 Add = Callable[[Mapping[str, bytes | str | Output]], Output]
@@ -44,7 +45,7 @@ def refusal(served: Served, name: str) -> tuple[int, str]:
     return answer.status, answer.error[1]
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", BYTES)
 def test_each_kind_of_archive(served: Served, shop: Add, ending: str) -> None:
     """An application's image may be compressed in any way, or not at all."""
     shop({f"web{ending}": BYTES[ending]})
@@ -53,7 +54,7 @@ def test_each_kind_of_archive(served: Served, shop: Add, ending: str) -> None:
     assert only_layer(served, "applications/shop/web", "1.0") == digest
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", BYTES)
 def test_links_to_archives(served: Served, shop: Add, ending: str) -> None:
     """An application may be a farm of links to images that are built on their own."""
     image = served.store.file(f"docker-image-web{ending}", BYTES[ending])

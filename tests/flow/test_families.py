@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from forgereg.flow.families import ENDINGS, Wanted, image_name, parse_wanted
+from forgereg.flow.families import (
+    ENDINGS,
+    Wanted,
+    image_name,
+    images_in,
+    parse_application,
+    parse_wanted,
+)
 from forgereg.oci.errors import NameUnknown
 from forgereg.oci.reference import parse_name
 
@@ -57,17 +66,46 @@ def test_other_families(name: str) -> None:
         ("web.tar.zst", "web"),
         ("web.tar", "web"),
         ("web.tar.tar.gz", "web.tar"),
-        ("web.tar.xz", None),
+        ("web.tar.xz", "web"),
+        ("web.oci", "web"),
+        ("web.json", "web"),
+        ("Web.tgz", "web"),
+        ("web", "web"),
+        ("stream-web", "stream-web"),
+        ("web.oci.tar", "web.oci"),
         ("README", None),
+        ("Web", None),
+        ("compose.yaml", None),
+        ("docker-compose.yml", None),
+        ("web.2", None),
+        ("we ird.tar", None),
         (".tar.gz", None),
         ("", None),
     ],
 )
 def test_images_of_an_application(entry: str, name: str | None) -> None:
-    """An application's archive is called by its file's name less the ending."""
+    """An application's image is called by its entry's name less the ending."""
     assert image_name(entry) == name
 
 
 def test_the_longest_ending_counts() -> None:
     """No ending hides another one."""
     assert [image_name(f"a{ending}") for ending in ENDINGS] == ["a"] * len(ENDINGS)
+
+
+@given(st.permutations([f"web{ending}" for ending in ENDINGS] + ["WEB.tar.gz", "x.md"]))
+def test_several_entries_for_one_name(entries: list[str]) -> None:
+    """Of several entries for one image, the first ending counts, in lower case first."""
+    assert images_in(entries) == {"web": "web.tar.gz"}
+    assert images_in(["web", "web.json", "WEB.oci"]) == {"web": "WEB.oci"}
+
+
+def test_whole_applications() -> None:
+    """All of an application lies in one attribute; what is none is said to be none."""
+    wanted = Wanted("shop", "containers")
+    assert parse_application(parse_name("applications/shop")) == wanted
+    assert parse_application(parse_name("a/b/applications/shop"), "a/b") == wanted
+    assert wanted.is_directory
+    for name in ("a/applications/shop", "packages/shop", "applications/shop/web"):
+        with pytest.raises(NameUnknown, match=f"called {name}"):
+            parse_application(parse_name(name))

@@ -310,6 +310,14 @@ class Nested(Client):
         """Run one of its commands."""
         return self._nest.call([*self._command, *args], self.timeout)
 
+    def shell(self, script: str, **env: str) -> Outcome:
+        """Run a shell's script where its commands run, the client as `$client`."""
+        given = {"client": " ".join(self._command), **env}
+        words = ["env", *(f"{name}={value}" for name, value in given.items())]
+        return self._nest.call(
+            [*words, "bash", "-o", "pipefail", "-euc", script], self.timeout
+        )
+
     def close(self) -> None:
         """End the nest; may be called again."""
         self._nest.close()

@@ -56,6 +56,15 @@ def test_the_reason_is_shown(
     assert reason in outcome.err
 
 
+def test_what_to_add_is_shown(registry: Daemon, pull: Callable[[str], Outcome]) -> None:
+    """Whichever client a person uses, it prints what a package lacks, to be copied."""
+    outcome = pull(registry.ref("packages/no-image:latest"))
+    assert outcome.status != 0
+    said = outcome.err.replace('\\"', '"')
+    assert 'pkgs.dockerTools.buildLayeredImage { name = "no-image";' in said
+    assert "applications/no-image/<image>" in said
+
+
 def test_a_slow_build_is_ended(faulty: Daemon, podman: Podman) -> None:
     """A build that takes longer than it may is ended, and the person is told."""
     outcome = podman.pull(faulty.ref("packages/slow:latest"))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forgereg.oci.descriptor import Descriptor, Image
+from forgereg.oci.descriptor import Descriptor, Image, Place
 from forgereg.oci.errors import DiskFull
 from forgereg.oci.manifest import Manifest, sha256, write_manifests
 from forgereg.oci.reference import Digest, Name, Tag, parse_digest
@@ -54,11 +54,20 @@ def pulls(records: Records) -> Pulls:
     return Pulls(records.engine)
 
 
+def placed(image: Image) -> dict[Descriptor, Place]:
+    return {blob: Place(100 + n) for n, blob in enumerate(image.blobs)}
+
+
+def found(records: Records, name: Name, digest: Digest) -> tuple[int, Source] | None:
+    known = records.blob(name, digest)
+    return None if known is None else (known.size, known.source)
+
+
 def remember(
     records: Records, name: Name, source: Source, image: Image, tag: Tag = LATEST
 ) -> tuple[Manifest, ...]:
     written = write_manifests(image)
-    records.remember_image(name, tag, source, image, written)
+    records.remember_image(name, tag, source, written, placed(image))
     return written
 
 
@@ -177,7 +186,7 @@ def test_layer_that_another_image_has(records: Records, pulls: Pulls) -> None:
     remember(records, OTHER, source("third"), image("shared"))
     gone = pulls.forget(NEW, None)
     assert gone is not None and shared not in gone.blobs
-    assert records.blob(HELLO, shared) == (6, OLD), "it can be had from the other"
+    assert found(records, HELLO, shared) == (6, OLD), "it can be had from the other"
     gone = pulls.forget(OLD, None)
     assert gone is not None and shared not in gone.blobs
     assert records.blob(HELLO, shared) is None
@@ -192,7 +201,7 @@ def test_manifest_that_two_derivations_have(records: Records, pulls: Pulls) -> N
     remember(records, HELLO, NEW, same)
     assert pulls.forget(OLD, None) == Forgotten(frozenset(), True)
     assert records.tagged(HELLO, NEW.derivation, LATEST) == written
-    assert records.blob(HELLO, same.config.digest) == (6, NEW)
+    assert found(records, HELLO, same.config.digest) == (6, NEW)
     assert only(pulls).names == ("packages/hello:latest",)
 
 
@@ -282,8 +291,8 @@ def test_what_is_kept_stays_whole(
             assert manifest is not None
             body = json.loads(manifest.body)
             for blob in [body["config"], *body["layers"]]:
-                found = records.blob(name, parse_digest(blob["digest"]))
-                assert found is not None and found[1] in after
+                known = records.blob(name, parse_digest(blob["digest"]))
+                assert known is not None and known.source in after
     if gone is not None:
         assert gone.blobs == before[victim].blobs - kept_blobs
         needed = {kept.source.derivation for kept in after.values()}

@@ -15,8 +15,10 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 
 from forgereg.nix import process
+from forgereg.nix.outlet import Outlet
 from forgereg.nix.process import Exit, Processes, ProcessReactor
 
 ENV = {"PATH": os.environ["PATH"]}
@@ -205,3 +207,71 @@ async def test_no_process_to_be_had(processes: Processes) -> None:
     assert outcome == Exit(None)
     assert lines == [b"error: cannot start sh: Too many open files"]
     await processes.stop()
+
+
+def stream(
+    processes: Processes, script: str, lines: list[bytes], timeout: float = 20.0
+) -> tuple[Outlet, Deferred[Exit]]:
+    """Run a shell script whose output a thread reads."""
+    return processes.stream(["sh", "-c", script], ENV, timeout, lines.append)
+
+
+async def read(out: Outlet) -> bytes:
+    """Read to the end, in a thread."""
+    data = await deferToThread(out.read)
+    out.abandon()
+    return data
+
+
+@pytest_twisted.ensureDeferred
+async def test_streaming(processes: Processes) -> None:
+    """What a child writes is read while it runs, whatever its size."""
+    lines: list[bytes] = []
+    script = "head -c 5000000 /dev/zero; echo said >&2; exit 3"
+    out, done = stream(processes, script, lines)
+    assert len(await read(out)) == 5_000_000
+    assert await done == Exit(3)
+    assert lines == [b"said"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stream_has_no_descriptor_of_another(processes: Processes) -> None:
+    """A child has its own three descriptors, and none of the registry's."""
+    first, waiting = stream(processes, "exec sleep 300", [])
+    out, done = stream(processes, "ls /proc/self/fd", [])
+    # The fourth is that of the directory.
+    assert (await read(out)).split() == [b"0", b"1", b"2", b"3"]
+    await done
+    await processes.stop()
+    assert await read(first) == b""
+    assert (await waiting).stopped
+
+
+@pytest_twisted.ensureDeferred
+async def test_nobody_reads_on(processes: Processes) -> None:
+    """A child whose output nobody wants any more is told so when it writes."""
+    out, done = stream(processes, "exec cat /dev/zero", [])
+    await deferToThread(out.read, 10)
+    out.abandon()
+    assert await done == Exit(None)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest_twisted.ensureDeferred
+async def test_orphans_do_not_hold_the_reader_up(processes: Processes) -> None:
+    """What a child wrote has an end when the child has, whoever holds it open."""
+    lines: list[bytes] = []
+    script = "echo all; setsid sleep 40 & echo $! >&2"
+    out, done = stream(processes, script, lines)
+    assert await read(out) == b"all\n"
+    assert (await done).status == 0
+    os.kill(int(lines[0]), signal.SIGKILL)
+
+
+@pytest_twisted.ensureDeferred
+async def test_streams_when_stopped(processes: Processes) -> None:
+    """A registry that is stopping starts no script."""
+    await processes.stop()
+    out, done = stream(processes, "echo never", [])
+    assert await read(out) == b""
+    assert await done == Exit(None, stopped=True)

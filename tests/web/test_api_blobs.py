@@ -37,13 +37,6 @@ def test_whole(served: Served) -> None:
     assert answer["Content-Range"] is None
 
 
-def test_never_compressed_on_the_way(served: Served) -> None:
-    """A client that offers to decompress is sent the bytes of the digest."""
-    answer = served.get(PATH, [("Accept-Encoding", "gzip, zstd, br")])
-    assert answer.body == DATA
-    assert answer["Content-Encoding"] is None
-
-
 def test_head(served: Served) -> None:
     """Whoever asks how large a blob is is told so, whatever stretch it speaks of."""
     for headers in ((), [("Range", "bytes=0-9")]):

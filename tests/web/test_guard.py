@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 from attrs import frozen
 from twisted.internet.address import (
@@ -14,7 +16,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.web.http_headers import Headers
 
 from forgereg.oci.errors import Forbidden
-from forgereg.web.guard import Guard, client_of
+from forgereg.web.guard import Clients, Guard
 
 TOKEN = "correct-horse"
 HERE = "127.0.0.1"
@@ -75,7 +77,49 @@ def forwarded(*lines: str) -> list[tuple[str, str]]:
 )
 def test_client(peer: str | IAddress, lines: list[str], client: str) -> None:
     """A client is known by its address, of which only a proxy here may tell."""
-    assert client_of(asking(peer, *forwarded(*lines))) == client
+    assert Clients().name(asking(peer, *forwarded(*lines))) == client
+
+
+@pytest.mark.parametrize(
+    ("peer", "line", "client"),
+    [
+        ("10.0.0.2", "192.0.2.7", THERE),
+        ("10.0.0.2", "198.51.100.1, 192.0.2.7", THERE),
+        ("10.0.0.2", "198.51.100.1, 192.0.2.7, 10.0.0.3", THERE),
+        ("10.0.0.2", "192.0.2.7, fd00::3, 10.0.0.3", THERE),
+        ("10.0.0.2", "10.0.0.9, 10.0.0.3", "10.0.0.9"),
+        ("10.0.0.2", "192.0.2.7, unknown, 10.0.0.3", "10.0.0.3"),
+        ("10.0.0.2", "192.0.2.7:4711", "10.0.0.2"),
+        ("10.0.0.2", "fe80::1%<script>", "fe80::1"),
+        (HERE, "192.0.2.7", HERE),
+        (THERE, "198.51.100.1", THERE),
+        (UNIXAddress(None), "192.0.2.7, 10.0.0.3", THERE),
+    ],
+)
+def test_client_of_proxies(peer: str | IAddress, line: str, client: str) -> None:
+    """A client is found behind the proxies that the operator trusts, and no others."""
+    clients = Clients([ip_network("10.0.0.0/24"), ip_network("fd00::/64")])
+    assert clients.name(asking(peer, ("X-Forwarded-For", line))) == client
+
+
+@pytest.mark.parametrize(
+    ("peer", "lines", "is_near"),
+    [
+        ("192.168.1.2", [], True),
+        ("::ffff:192.168.1.2", [], True),
+        ("fd00::1", [], True),
+        (THERE, [], False),
+        (THERE, ["192.168.1.2"], False),
+        (HERE, ["192.168.1.2"], True),
+        (HERE, [THERE], False),
+        (UNIXAddress(None), [], True),
+        (UNIXAddress(None), [THERE], False),
+    ],
+)
+def test_near(peer: str | IAddress, lines: list[str], is_near: bool) -> None:
+    """A client is near if it, and not only its proxy, is in a fast network."""
+    clients = Clients(fast=[ip_network("192.168.0.0/16"), ip_network("fd00::/8")])
+    assert clients.is_near(asking(peer, *forwarded(*lines))) is is_near
 
 
 @pytest.mark.parametrize("peer", [HERE, "127.8.9.10", "::1", "::ffff:127.0.0.1"])
@@ -187,6 +231,14 @@ def test_token(peer: str | IAddress, headers: list[tuple[str, str]]) -> None:
     Guard(TOKEN).check(asking(peer, BEARER, *headers))
     shouted = ("authorization", f"bEARER  {TOKEN}")
     Guard(TOKEN).check(asking(peer, shouted, *headers))
+
+
+def test_proxy_protocol() -> None:
+    """Who only says in the PROXY protocol that it is here has to show the token."""
+    guard = Guard(TOKEN, is_told=True)
+    with pytest.raises(Forbidden, match="does not prove who asks: show the token"):
+        guard.check(asking(HERE, LOCAL_HOST))
+    guard.check(asking(HERE, LOCAL_HOST, BEARER))
 
 
 @pytest.mark.parametrize("token", [None, ""])

@@ -1,0 +1,153 @@
+"""
+Blobs compressed for their way to clients: each form is made once, while it is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from typing import Any
+
+from attrs import define, field
+from cachetools import LRUCache
+from twisted.internet.defer import Deferred
+
+from forgereg.archive.sniff import HEAD_BYTES, Kind, sniff
+from forgereg.blobs.encoder import Encoder
+from forgereg.blobs.stage import Partial
+from forgereg.blobs.store import BlobStore
+from forgereg.flow.failures import Failures
+from forgereg.flow.growing import Followed, Growing
+from forgereg.flow.source import FileSource, Source
+from forgereg.flow.threads import InThread
+from forgereg.logs import logger
+from forgereg.oci.errors import ArchiveInvalid, DiskFull, RegistryError
+from forgereg.oci.reference import Digest
+from forgereg.records.records import KnownBlob
+
+_log = logger(__name__)
+
+#: How much is compressed at a time, in bytes.
+_STEP = 2**20
+#: Below this, in bytes, a layer or configuration fits into a packet or two anyway.
+_WORTH_BYTES = 1024
+_PACKED = (Kind.GZIP, Kind.ZSTD, Kind.XZ)
+#: How many blobs are known not to get smaller.
+_MOST = 10_000
+
+#: Opens the plain bytes.
+Plain = Callable[[], Coroutine[Any, Any, tuple[KnownBlob, Source]]]
+
+
+@define(eq=False)
+class Encodings:
+    """
+    The encoded forms of blobs, beside them in the blob store.
+
+    :ivar in_reader: where they are made: as many at a time as there are cores.
+    """
+
+    _blobs: BlobStore
+    _failures: Failures
+    _in_thread: InThread
+    _in_reader: InThread
+    _growing: dict[tuple[Digest, str], Growing] = field(init=False, factory=dict)
+    _useless: LRUCache[tuple[Digest, str], bool] = field(
+        init=False, factory=lambda: LRUCache(_MOST)
+    )
+
+    async def open(self, digest: Digest, coding: str, plain: Plain) -> Source | None:
+        """
+        Give a blob in a coding: whole, or as it is made.
+
+        :param coding: ``gzip`` or ``zstd``.
+        :returns: None where it is better sent as it is.
+        :raises RegistryError: it cannot be had in any form.
+        """
+        key = digest, coding
+        if key in self._useless or ("encoding", key) in self._failures:
+            return None
+        growing = self._growing.get(key)
+        if growing is None:
+            file = await self._in_thread(self._blobs.open, digest, None, coding)
+            if file is not None:
+                return FileSource(file, file.seek(0, 2), self._in_thread)
+            growing = self._growing.get(key)
+        if growing is not None:
+            followed = Followed(growing)
+        else:
+            growing = self._growing[key] = Growing()
+            followed = Followed(growing)
+            Deferred.fromCoroutine(self._run(key, growing, plain))
+        error = await followed.begun()
+        if error is None and growing.written:
+            return followed
+        followed.close()
+        return None
+
+    async def _run(
+        self, key: tuple[Digest, str], growing: Growing, plain: Plain
+    ) -> None:
+        error: RegistryError | None = ArchiveInvalid(f"{key[0]} was not encoded")
+        stack = ExitStack()
+        try:
+            known, source = await plain()
+            stack.callback(source.close)
+            head = await _some(source, 0, HEAD_BYTES)
+            if known.size < _WORTH_BYTES or sniff(head) in _PACKED:
+                self._useless[key] = True
+            else:
+                stage = await self._in_thread(stack.enter_context, self._blobs.stage())
+                partial = await self._in_thread(stage.partial, known.size)
+                await self._encode(key, growing, known, source, partial)
+            error = None
+        except RegistryError as e:
+            self._failures.remember(("encoding", key), e)
+            error = e
+        finally:
+            del self._growing[key]
+            growing.finish(error)
+            await self._in_thread(stack.close)
+
+    async def _encode(
+        self,
+        key: tuple[Digest, str],
+        growing: Growing,
+        known: KnownBlob,
+        source: Source,
+        partial: Partial,
+    ) -> None:
+        digest, coding = key
+        no_room = DiskFull(f"there is no room for {digest} as {coding}")
+        reader = await self._in_thread(partial.reader)
+        if reader is None:
+            raise no_room
+        growing.begin(FileSource(reader, known.size, self._in_thread))
+        encoder = Encoder(coding)
+        position = written = 0
+        is_open = True
+        while is_open:
+            data = await _some(source, position, min(_STEP, known.size - position))
+            position += len(data)
+            is_open = position < known.size
+            if is_open and not data:
+                raise ArchiveInvalid(f"{digest} ends too soon")
+            written += await self._in_reader(_write, encoder, data, is_open, partial)
+            if partial.is_lost:
+                raise no_room
+            growing.advance(written)
+        if written < known.size:
+            await self._in_thread(partial.keep, digest, coding)
+        else:
+            self._useless[key] = True
+
+
+async def _some(source: Source, position: int, size: int) -> bytes:
+    return source.peek(position, size) or await source.read(position, size)
+
+
+def _write(encoder: Encoder, data: bytes, is_open: bool, partial: Partial) -> int:
+    """Blocking."""
+    encoded = encoder.encode(data) + (b"" if is_open else encoder.finish())
+    partial.write(encoded)
+    return len(encoded)

@@ -1,0 +1,61 @@
+"""Images that are scripts, built by nix, run in their sandboxes, and pulled."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import daemon
+from tests.daemon import ROOT, Daemon
+from tests.live.clients import Containerd, Docker, Podman, Skopeo
+
+#: What a pull is told, by the script.
+FAULTS = {
+    "dies": "cannot read the second layer",
+    "regrets": "a layer is missing",
+    "hangs": "timed out after 20 s",
+    "lingers": "timed out after 20 s",
+    "deaf": "timed out after 20 s",
+    "endless": "unpacks to more than",
+}
+
+
+@pytest.fixture(scope="module")
+def streams(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Iterator[Daemon]:
+    """A registry whose images are scripts."""
+    tmp = tmp_path_factory.mktemp("streams")
+    reference = daemon.flake(ROOT / "tests" / "flakes" / "streams", tmp / "flake")
+    shutil.copytree(ROOT / "examples" / "forge" / "lib", tmp / "flake" / "lib")
+    limits = ("--nix-build-timeout", "20", "--max-image-size", "100000000")
+    options = ("--store", str(store), *limits)
+    with daemon.registry(tmp, reference, *options) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", ["hello", "chatty", "nosy"])
+def test_runs_with_every_client(
+    streams: Daemon,
+    podman: Podman,
+    docker: Docker,
+    containerd: Containerd,
+    skopeo: Skopeo,
+    name: str,
+) -> None:
+    """A script's image is served, and what is in it runs."""
+    reference = streams.ref(f"packages/{name}:latest")
+    for run in (podman.run(reference), docker.run(reference)):
+        assert run.status == 0, run.text
+        assert run.out.splitlines()[0] == "Hello, world!"
+    for pull in (containerd.pull(reference), skopeo.inspect(reference)):
+        assert pull.status == 0, pull.text
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults(streams: Daemon, name: str) -> None:
+    """A script that fails, hangs, or never ends is told from one that is right."""
+    answer = streams.ask(f"/v2/packages/{name}/manifests/latest")
+    assert answer.status >= 400 and FAULTS[name] in answer.message
+    assert streams.ask("/v2/packages/hello/manifests/latest").status == 200
