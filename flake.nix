@@ -63,6 +63,7 @@
             ++ (with pkgs.python313Packages; [
               hypothesis
               jsonschema
+              pygal
               pytestCheckHook
               pytest-twisted
             ]);

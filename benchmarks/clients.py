@@ -85,6 +85,7 @@ def fetching(url: str, times: int) -> Iterator[None]:
 
     They stand for other machines, so what is measured here goes before them.
     """
+    curl(f"{url}?0")  # else they might be fetching errors
     argv = ["nice", "-n", "19", "curl", "-sS", f"{url}?[1-100000]", "-o", "/dev/null"]
     started = [subprocess.Popen(argv, stderr=subprocess.DEVNULL) for _ in range(times)]
     try:

@@ -274,7 +274,7 @@ class Assembly:
             self.works, self.guard.check, self.clients.name, machine.new_id
         )
         files = ApplicationFiles(
-            Applications(self.registry, store, in_thread),
+            Applications(self.registry, self.archives, store, in_thread),
             self.registry,
             self.clients,
             machine.clock,

@@ -48,6 +48,8 @@ class Link:
 @contextlib.contextmanager
 def linked() -> Iterator[Link]:
     """Make a link for as long as the block is entered."""
+    # What a run that was killed has left; the interfaces go with it.
+    subprocess.run(["ip", "netns", "delete", _NAME], stderr=subprocess.DEVNULL)
     with contextlib.ExitStack() as undo:
         _ip("ip", "netns", "add", _NAME)
         undo.callback(_ip, "ip", "netns", "delete", _NAME)

@@ -16,7 +16,8 @@ from typing import BinaryIO
 from attrs import define, field, frozen
 
 from forgereg.blobs.check import Check
-from forgereg.blobs.store import BlobStore, parse
+from forgereg.blobs.names import names, parse
+from forgereg.blobs.store import BlobStore
 from forgereg.logs import logger
 
 _log = logger(__name__)
@@ -78,7 +79,7 @@ class Scrub:
 
     def _next(self) -> Check | None:
         if self._names is None:
-            self._names = self._store.names(self._noted())
+            self._names = names(self._store.root / "blobs", self._noted())
         for name in self._names:
             digest, coding = parse(name)
             with suppress(OSError):  # it cannot even be opened: pulls tell why

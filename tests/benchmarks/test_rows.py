@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import tarfile
 from pathlib import Path
 
@@ -90,7 +91,8 @@ def test_records_of_many(tmp_path: Path) -> None:
 def test_archives(tmp_path: Path, packed: bool) -> None:
     """Archives to measure with have the size, the layers and members asked for."""
     path = tmp_path / "archive"
-    fills = [images.of_noise(1000), images.of_programs(images.programs(), 10_000)]
+    program = itertools.repeat(Path(__file__))
+    fills = [images.of_noise(1000), images.of_programs(program, 10_000)]
     size = images.write_archive(path, "a:1", fills, members=3, packed=packed)
     with tarfile.open(path) as archive:
         names = archive.getnames()

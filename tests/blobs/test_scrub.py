@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import os
 
+from forgereg.blobs.names import name_of, names
 from forgereg.blobs.scrub import Scrub, Step
-from forgereg.blobs.store import BlobStore, name_of
+from forgereg.blobs.store import BlobStore
 from forgereg.oci.manifest import sha256
 from tests.blobs.keeping import DATA, DIGEST, content, damage, put
 from tests.conftest import Log
@@ -22,7 +23,7 @@ def fill(store: BlobStore) -> None:
 
 
 def left(store: BlobStore) -> list[str]:
-    return list(store.names())
+    return list(names(store.root / "blobs"))
 
 
 def test_a_round(store: BlobStore, log: Log) -> None:
@@ -69,17 +70,17 @@ def test_replaced_while_it_is_checked(store: BlobStore) -> None:
 def test_restart(store: BlobStore) -> None:
     """After a restart the round goes on where it was."""
     fill(store)
-    names = left(store)
+    there = left(store)
     scrub = Scrub(store)
     for _ in range(7):
         scrub.step(2)
     scrub.close()
-    done = names.index((store.root / "scrubbed").read_text()) + 1
+    done = there.index((store.root / "scrubbed").read_text()) + 1
     assert done > 2
-    for name in names[: done + 1]:
+    for name in there[: done + 1]:
         damage(store, name)
     Scrub(store).step(10**6)
-    assert left(store) == [*names[:done], *names[done + 1 :]]
+    assert left(store) == [*there[:done], *there[done + 1 :]]
 
 
 def test_nobody_notices(store: BlobStore) -> None:
