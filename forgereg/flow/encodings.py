@@ -71,7 +71,7 @@ class Encodings:
         growing = self._growing.get(key)
         if growing is None:
             opened = self._in_thread(self._blobs.open, digest, None, coding)
-            file = await or_drop(opened, lambda each: each and each.close())
+            file = await or_drop(opened, lambda each: each.close() if each else None)
             if file is not None:
                 return FileSource(file, file.seek(0, 2), self._in_thread)
             growing = self._growing.get(key)

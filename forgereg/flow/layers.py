@@ -97,7 +97,7 @@ class Layers:
         followed = await self._follow(errand, name, known, key)
         if followed is None:
             find = self._in_thread(self.find, known)
-            found = await or_drop(find, lambda each: each and each.close())
+            found = await or_drop(find, lambda each: each.close() if each else None)
             if found is not None:
                 return found
         else:
