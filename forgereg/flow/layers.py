@@ -89,7 +89,7 @@ class Layers:
         :raises RegistryError: it cannot be had now.
         """
         archive, place = known.source.archive, known.place
-        if place.is_plain or archive in self._doubtful:
+        if place.is_plain or place.offset < 0 or archive in self._doubtful:
             return None
         # What is made by a description is made one by one.
         key = (archive,) if place.offset else (archive, known.digest)
@@ -169,7 +169,7 @@ class Layers:
         missing = {known.digest: known}
         for blob in self._records.blobs_of(name, known.source):
             is_there = blob.place.is_plain or self._blobs.path(blob.digest).exists()
-            if blob.place.offset and not is_there:
+            if blob.place.offset > 0 and not is_there:
                 missing.setdefault(blob.digest, blob)
         return list(missing.values())
 
