@@ -19,6 +19,7 @@ from sqlalchemy import URL
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from forgereg.blobs.scrub import Scrub
 from forgereg.blobs.store import BlobStore
 from forgereg.config import TABLE, Settings
 from forgereg.flow.applications import Applications
@@ -34,6 +35,7 @@ from forgereg.flow.policy import Policy
 from forgereg.flow.pulls import PullLog
 from forgereg.flow.registry import Registry
 from forgereg.flow.retention import Budget, Busy
+from forgereg.flow.scrubber import Scrubber
 from forgereg.flow.slots import Slots
 from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
@@ -88,6 +90,7 @@ class Machine:
     :ivar new_id: gives names for builds and incidents, each time another one.
     :ivar in_thread: where disk and records are waited for.
     :ivar in_reader: where archives are read: as many at a time as there are cores.
+    :ivar in_script: where what scripts write is waited for: they may take for ever.
     """
 
     state: Path
@@ -100,6 +103,7 @@ class Machine:
     new_id: Callable[[], str]
     in_thread: InThread
     in_reader: InThread
+    in_script: InThread
 
 
 @frozen
@@ -125,6 +129,7 @@ class Assembly:
     registry: Registry = field(init=False)
     pulls: PullLog = field(init=False)
     sweeper: Sweeper = field(init=False)
+    scrubber: Scrubber = field(init=False)
     works: Works = field(init=False)
     api: Api = field(init=False)
     guard: Guard = field(init=False, factory=Guard)
@@ -134,6 +139,7 @@ class Assembly:
     site: RegistrySite = field(init=False)
     _evaluations: Slots = field(init=False)
     _timers: dict[str, IDelayedCall] = field(init=False, factory=dict)
+    _is_stopping: bool = field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
         settings, machine = self.settings, self.machine
@@ -172,7 +178,7 @@ class Assembly:
                 store.root,
                 settings.evaluation_memory,
                 clock,
-                machine.in_reader,
+                machine.in_script,
             ),
             self.builds.slots,
             self.failures,
@@ -224,6 +230,13 @@ class Assembly:
             machine.now,
             in_thread,
         )
+        self.scrubber = Scrubber(
+            Scrub(machine.blobs),
+            lambda: machine.blobs.bytes,
+            lambda: self.settings.scrub_days,
+            machine.clock,
+            in_thread,
+        )
         self.works = Works(
             self.registry,
             self.builds,
@@ -263,7 +276,7 @@ class Assembly:
             self.works, self.guard.check, self.clients.name, machine.new_id
         )
         files = ApplicationFiles(
-            Applications(self.registry, store, in_thread),
+            Applications(self.registry, self.archives, store, in_thread),
             self.registry,
             self.clients,
             machine.clock,
@@ -345,6 +358,7 @@ class Assembly:
         for name in attrs.fields_dict(Policy):
             setattr(self.policy, name, getattr(policy, name))
         self.builds.slots.most = settings.max_builds
+        self.machine.blobs.max_bytes = settings.blobs_size
         self._evaluations.most = settings.max_evaluations
         # Whoever lists tags has no build, and must not make the queue endless either.
         self._evaluations.most_waiting = max(1, settings.max_queue)
@@ -362,6 +376,8 @@ class Assembly:
             self.settings,
             **{row.name: getattr(settings, row.name) for row in TABLE if row.live},
         )
+        if any(row.name == "blobs_size" for row in changed):
+            Deferred.fromCoroutine(_attempt(self._trim()))
         live = ", ".join(row.variable for row in changed if row.live)
         _log.info("settings that have changed: {names}", names=live or "none")
         return [row.variable for row in changed if not row.live]
@@ -373,6 +389,19 @@ class Assembly:
             Deferred.fromCoroutine(self._look(flake))
         self._warm()
         self._tidy()
+        Deferred.fromCoroutine(self._survey())
+
+    async def _trim(self) -> None:
+        await self.machine.in_thread(self.machine.blobs.trim)
+
+    async def _survey(self) -> None:
+        try:
+            await self.machine.in_thread(
+                self.machine.blobs.survey, lambda: self._is_stopping
+            )
+        except Exception:
+            _log.failure("the blobs were not surveyed")
+        self.scrubber.start()
 
     async def _look(self, flake: Flake) -> None:
         try:
@@ -402,9 +431,11 @@ class Assembly:
 
     def stop(self) -> None:
         """Begin nothing from now on, and give up what is being read."""
+        self._is_stopping = True
         for timer in self._timers.values():
             if timer.active():
                 timer.cancel()
+        self.scrubber.stop()
         self.archives.stop()
 
     async def end(self) -> None:

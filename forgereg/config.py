@@ -57,6 +57,8 @@ class Settings:
     admin_token_file: str
     build_log_size: int
     build_log_days: float
+    blobs_size: int
+    scrub_days: float
     sweep_bytes: int
     sweep_days: float
     pins: tuple[str, ...]
@@ -239,6 +241,17 @@ TABLE = (
     Row(
         "build_log_days", "FORGE_BUILD_LOG_DAYS", "14", "days",
         "how long builds and their logs are remembered",
+        values.number(0, 36600), live=True,
+    ),
+    Row(
+        "blobs_size", "FORGE_BLOBS_SIZE", str(20 * 2**30), "bytes",
+        "how much unpacked layers and their encoded forms may take on disk before those"
+        " that nobody pulled for longest are dropped; 0 for any", values.whole(0, 2**60),
+        live=True,
+    ),
+    Row(
+        "scrub_days", "FORGE_SCRUB_DAYS", "7", "days",
+        "in how long each unpacked layer is read again and checked; 0 for never",
         values.number(0, 36600), live=True,
     ),
     Row(

@@ -64,6 +64,8 @@ _log = logs.logger(__name__)
 _ENV_FILE = os.path.abspath(".env")
 #: Threads for short work on disk and records.
 _DISK_THREADS = 8
+#: As many scripts as FORGE_MAX_BUILDS may allow; none is there before it is needed.
+_SCRIPT_THREADS = 1000
 
 
 def _stop(message: str) -> NoReturn:
@@ -188,6 +190,13 @@ def _check_nix(command: Command, env: Mapping[str, str]) -> None:
         _stop(f"{said.strip()} has no flakes: install a nix that was built with them")
 
 
+def _boot_id() -> str:
+    """Name this start of the machine; empty where the kernel does not."""
+    with suppress(OSError, ValueError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
 class _StateDir:
     """The registry's directory, which is its alone."""
 
@@ -200,7 +209,7 @@ class _StateDir:
             self._lock = (path / "lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.blobs = BlobStore(path)
-            self.blobs.prepare()
+            self.blobs.prepare(_boot_id())
         except BlockingIOError:
             _stop(f"another registry runs in {path}; give this one its own --state-dir")
         except OSError as e:
@@ -281,6 +290,7 @@ class _Running(Service):
             lambda: uuid.uuid4().hex[:12],
             self._in_thread,
             self._threads(os.cpu_count() or 1),
+            self._threads(_SCRIPT_THREADS),
         )
         settings = self._options.settings
         try:

@@ -70,6 +70,8 @@ def test_defaults() -> None:
         admin_token_file="",
         build_log_size=10485760,
         build_log_days=14.0,
+        blobs_size=21474836480,
+        scrub_days=7.0,
         sweep_bytes=0,
         sweep_days=0.0,
         pins=(),

@@ -62,14 +62,14 @@ class Check:
 
     def go_on(self, most: int) -> int:
         """
-        Check up to about this many bytes.
+        Check up to this many bytes.
 
         :returns: how many it were.
         """
         done = 0
         try:
             while done < most:
-                chunk = self._decoded.read(_CHUNK)
+                chunk = self._decoded.read(min(_CHUNK, most - done))
                 if not chunk:
                     self.is_right = self._hash.hexdigest() == self._wanted
                     break
@@ -80,10 +80,12 @@ class Check:
         return done
 
 
-def is_right(file: BinaryIO, digest: Digest, coding: str = "") -> bool:
-    """Whether the whole file holds what it should; arguments as of `Check`."""
-    check = Check(file, digest, coding)
-    while check.is_right is None:
+def is_right(
+    file: BinaryIO, digest: Digest, stopping: Callable[[], bool] = lambda: False
+) -> bool | None:
+    """Whether the whole file holds what it should; None where it was not found out."""
+    check = Check(file, digest)
+    while check.is_right is None and not stopping():
         check.go_on(_CHUNK)
     return check.is_right
 

@@ -25,7 +25,7 @@ class Index:
     """
     Entries in the order of their last use.
 
-    A million of them take about 250 MB, so it holds strings and whole numbers, which the
+    A million of them take about 300 MB, so it holds strings and whole numbers, which the
     garbage collector passes over; only what was used since the start has more.
 
     :ivar bytes: of all entries.

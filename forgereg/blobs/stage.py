@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -27,14 +28,24 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class Opened(io.FileIO):
     """A file that says when it is closed."""
 
-    def __init__(self, file: Path | int, released: Callable[[], object]) -> None:
-        super().__init__(file, "rb")
+    def __init__(
+        self, path: Path, released: Callable[[], object], is_use: bool = True
+    ) -> None:
+        """:param is_use: whether reading it may change the time of its last access."""
+        super().__init__(path, "rb", opener=os.open if is_use else _open_unnoticed)
         self._released = released
 
     def close(self) -> None:
         if not self.closed:
             super().close()
             self._released()
+
+
+def _open_unnoticed(path: str, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_NOATIME)
+    except PermissionError:  # it belongs to somebody else
+        return os.open(path, flags)
 
 
 @define(eq=False)

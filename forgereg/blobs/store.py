@@ -16,7 +16,6 @@ as the files' access times on disk, which the kernel keeps as well.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import time
 from collections import OrderedDict
@@ -26,7 +25,6 @@ from functools import partial
 from itertools import count, groupby
 from math import inf
 from pathlib import Path
-from stat import S_ISREG
 from threading import RLock
 from typing import BinaryIO, cast
 
@@ -34,16 +32,13 @@ from attrs import define, field, frozen
 
 from forgereg.blobs.check import CODINGS, is_right
 from forgereg.blobs.index import Index
+from forgereg.blobs.names import files, name_of, parse
 from forgereg.blobs.stage import Opened, Stage
 from forgereg.logs import logger
 from forgereg.oci.reference import Digest
 
 _log = logger(__name__)
 
-#: An entry's path below ``blobs``, which is also what it is called here.
-_NAME = re.compile(
-    r"(sha256|sha512)/([0-9a-f]{2})/(\2(?:[0-9a-f]{62}|[0-9a-f]{126}))(?:\.(gzip|zstd))?"
-)
 #: How old the access time on disk becomes before it is set anew, in seconds.
 _TOUCH_SECONDS = 300.0
 #: How long the kernel may take to write a file to the disk, in seconds, and then some.
@@ -81,6 +76,7 @@ class BlobStore:
     max_bytes: int = 0
     _now: Callable[[], float] = time.time
     lock: RLock = field(init=False, factory=RLock)
+    _surveying: RLock = field(init=False, factory=RLock)
     _index: Index = field(init=False, factory=Index)
     _partial_bytes: int = field(init=False, default=0)
     _numbers: Iterator[int] = field(init=False, factory=count)
@@ -121,16 +117,25 @@ class BlobStore:
             changes = [each.stat().st_mtime for each in blobs.glob("*/??")]
             self._unsafe_since = max(changes, default=0.0) - _UNSAFE_SECONDS
 
-    def survey(self) -> None:
-        """Find out what is there and check what may be torn; then make room. Slow."""
+    def survey(self, stopping: Callable[[], bool] = lambda: False) -> None:
+        """
+        Find out what is there and check what may be torn; then make room. Slow.
+
+        :param stopping: whether to give up; asked often.
+        """
+        with self._surveying:
+            if self._survey(stopping):
+                self.trim()
+
+    def _survey(self, stopping: Callable[[], bool]) -> bool:
         self._removed = set()
         unsafe_since = inf if self._unsafe_since is None else self._unsafe_since
         found = []
-        for name, stat in self._files():
-            if stat.st_mtime >= unsafe_since and not self._is_safe(name):
-                _log.warn("dropped after a power cut: {name}", name=name)
-            else:
+        for name, stat in files(self.root / "blobs"):
+            if stat.st_mtime < unsafe_since or self._is_safe(name, stopping):
                 found.append((stat.st_atime, name, stat.st_size))
+            if stopping():
+                return False
         found.sort()
         sizes = OrderedDict((name, size) for _, name, size in found)
         with self.lock:
@@ -138,25 +143,25 @@ class BlobStore:
                 sizes.pop(name, None)
             self._index.put_before(sizes)
             self._removed = self._unsafe_since = None
-        with suppress(OSError):  # it is checked again, then
-            if self._boot_id:
+        if self._boot_id:
+            with suppress(OSError):  # it is checked again, then
                 (self.root / "boot").write_text(self._boot_id)
-        self.trim()
+        return True
 
-    def _is_safe(self, name: str) -> bool:
+    def _is_safe(self, name: str, stopping: Callable[[], bool]) -> bool:
+        """Check a file that may be torn; drop it where it is."""
         with self.lock:
             if name in self._index:  # written since the start
                 return True
         digest, coding = parse(name)
-        try:
-            with self._path(name).open("rb", buffering=0) as file:
-                inode = os.fstat(file.fileno()).st_ino
-                if not coding and is_right(file, digest):
-                    return True
-        except FileNotFoundError:
-            return True
-        self.drop(name, inode)
-        return False
+        with suppress(OSError), self._path(name).open("rb", buffering=0) as file:
+            # An encoded form is made again faster than it is checked.
+            is_whole = not coding and is_right(file, digest, stopping)
+            if not is_whole and not stopping():
+                self.drop(name, os.fstat(file.fileno()).st_ino)
+                _log.warn("dropped after a power cut: {name}", name=name)
+                return False
+        return True
 
     def open(
         self, digest: Digest, size: int | None, coding: str = ""
@@ -169,10 +174,11 @@ class BlobStore:
         :returns: unbuffered; it is in use until the caller closes it. None where there
             is none.
         """
-        file = self.inspect(digest, coding)
+        name = name_of(digest, coding)
+        file = self._open(name, True)
         if file is None:
             return None
-        name, found = name_of(digest, coding), os.fstat(file.fileno())
+        found = os.fstat(file.fileno())
         wrong = size is not None and found.st_size != size
         with self.lock:
             unsafe = self._unsafe_since
@@ -192,10 +198,12 @@ class BlobStore:
 
     def inspect(self, digest: Digest, coding: str = "") -> BinaryIO | None:
         """Open as `open` does, of any size, without counting that as a pull."""
-        name = name_of(digest, coding)
+        return self._open(name_of(digest, coding), False)
+
+    def _open(self, name: str, is_use: bool) -> BinaryIO | None:
         self.pin(name)
         try:
-            file = Opened(self._path(name), partial(self.unpin, name))
+            file = Opened(self._path(name), partial(self.unpin, name), is_use)
         except FileNotFoundError:
             with self.lock:
                 self.unpin(name)
@@ -214,15 +222,20 @@ class BlobStore:
 
     def trim(self) -> None:
         """Let go of what is over the budget, but for what is in use."""
-        if self.max_bytes:
-            with self.lock:
-                names, _ = self._index.choose(self.bytes - self.max_bytes)
+        while self.max_bytes:
+            with self.lock:  # others have their turn after each file
+                is_over = self.bytes > self.max_bytes
+                names, _ = self._index.choose(int(is_over))
                 gone = [self._set_aside(name) for name in names]
+            if not gone:
+                break
             _unlink(gone)
 
     def all(self) -> Iterator[Stored]:
         """List the blobs, in no order; what else lies between them is passed over."""
-        for digest, forms in groupby(self._files(), lambda each: parse(each[0])[0]):
+        for digest, forms in groupby(
+            files(self.root / "blobs"), lambda each: parse(each[0])[0]
+        ):
             stats = [stat for _, stat in forms]
             size = sum(stat.st_size for stat in stats)
             yield Stored(digest, size, max(stat.st_mtime for stat in stats))
@@ -258,30 +271,6 @@ class BlobStore:
         """Say where the blob of this digest lies, if it is there."""
         return self._path(name_of(digest, ""))
 
-    def names(self, after: str = "") -> Iterator[str]:
-        """List what entries are called, in order, from one that need not be there."""
-        for prefix, folder in self._folders():
-            if prefix >= after[: len(prefix)]:
-                with suppress(FileNotFoundError):
-                    names = (prefix + file for file in sorted(os.listdir(folder)))
-                    yield from (n for n in names if n > after and _NAME.fullmatch(n))
-
-    def _files(self) -> Iterator[tuple[str, os.stat_result]]:
-        """List the entries, those of a blob beside one another."""
-        for prefix, folder in self._folders():
-            with suppress(FileNotFoundError), os.scandir(folder) as entries:
-                for entry in sorted(entries, key=lambda each: each.name):
-                    name = prefix + entry.name
-                    with suppress(FileNotFoundError):
-                        stat = entry.stat(follow_symlinks=False)
-                        if S_ISREG(stat.st_mode) and _NAME.fullmatch(name):
-                            yield name, stat
-
-    def _folders(self) -> Iterator[tuple[str, Path]]:
-        for path in sorted((self.root / "blobs").glob("*/??")):
-            if path.is_dir():
-                yield f"{path.parent.name}/{path.name}/", path
-
     def _path(self, name: str) -> Path:
         return self.root / "blobs" / name
 
@@ -299,7 +288,7 @@ class BlobStore:
         try:
             path.rename(aside)
         except OSError:  # a full disk, which may have no room for a name
-            return path
+            _unlink([path])
         return aside
 
     # What follows is for `forgereg.blobs.stage`.
@@ -379,20 +368,6 @@ class BlobStore:
         if not self._is_told:
             self._is_told = True
             _log.warn("layers cannot be kept: {error}", error=error)
-
-
-def name_of(digest: Digest, coding: str) -> str:
-    """Write what an entry is called."""
-    encoded = digest.encoded
-    ending = coding and f".{coding}"
-    return f"{digest.algorithm}/{encoded[:2]}/{encoded}{ending}"
-
-
-def parse(name: str) -> tuple[Digest, str]:
-    """Read what an entry is called, as digest and coding."""
-    path, _, coding = name.partition(".")
-    algorithm, _, encoded = path.split("/")
-    return Digest(algorithm, encoded), coding
 
 
 def _unlink(paths: list[Path]) -> None:

@@ -5,11 +5,13 @@ An application's compose file, with its images as this registry has them.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from cachetools import LRUCache
 from twisted.internet.defer import Deferred, FirstError, gatherResults
 
+from forgereg.flow.archives import Archives
 from forgereg.flow.compose import (
     FILES,
     MAX_BYTES,
@@ -22,7 +24,7 @@ from forgereg.flow.images import Forms
 from forgereg.flow.registry import Found, Registry
 from forgereg.flow.threads import InThread
 from forgereg.nix.store import Store
-from forgereg.oci.errors import ArchiveInvalid, NameUnknown
+from forgereg.oci.errors import ArchiveInvalid, NameUnknown, RegistryError
 from forgereg.oci.media import MANIFESTS
 from forgereg.oci.reference import Name, Tag
 
@@ -49,11 +51,18 @@ class _Directory:
     """
     What is looked at of an application's directory.
 
-    :ivar images: their names.
+    :ivar images: by name, the store path that leads to it.
+    :ivar references: by the name of an image that no service names, what its archive
+        calls it.
     """
 
-    images: frozenset[str]
+    images: Mapping[str, str]
     compose: ComposeFile
+    references: Mapping[str, Sequence[str]] = field(factory=dict)
+
+    def image_of(self, reference: str) -> str | None:
+        """Say which of the images a service means."""
+        return image_meant(reference, self.images, self.references)
 
 
 @define
@@ -61,6 +70,7 @@ class Applications:
     """The applications of all flakes."""
 
     _registry: Registry
+    _archives: Archives
     _store: Store
     _in_thread: InThread
     #: by store path, which always means the same
@@ -84,10 +94,8 @@ class Applications:
         """
         built, directory = await self._directory(application, tag, client)
 
-        def image_of(reference: str) -> str | None:
-            return image_meant(reference, directory.images)
-
-        images = sorted({*filter(None, map(image_of, directory.compose.images))})
+        image_of, compose = directory.image_of, directory.compose
+        images = sorted({*filter(None, map(image_of, compose.images))})
         found = await self._manifests(
             [Name(f"{application}/{image}") for image in images], tag, client
         )
@@ -95,7 +103,7 @@ class Applications:
             image: f"{host}/{application}/{image}@{each.manifest.digest}"
             for image, each in zip(images, found, strict=True)
         }
-        text = directory.compose.rewritten(lambda r: pinned.get(image_of(r) or ""))
+        text = compose.rewritten(lambda r: pinned.get(image_of(r) or ""))
         stale = [built.stale, *(each.stale for each in found)]
         return Composed(text, next(filter(None, stale), None))
 
@@ -109,6 +117,7 @@ class Applications:
                 return built, known
             try:
                 known = await self._in_thread(self._read, application, built.output)
+                known = await self._with_references(application, known, client)
             except FileNotFoundError as e:
                 # Nix's garbage collector may have been there since.
                 missing = e.filename
@@ -116,6 +125,28 @@ class Applications:
                 self._known[built.output] = known
                 return built, known
         raise ArchiveInvalid(f"{application} leads to {missing}, and nothing is there")
+
+    async def _with_references(
+        self, application: Name, directory: _Directory, client: str
+    ) -> _Directory:
+        """Add what archives call their images, where services may go by that."""
+        meant = {
+            reference: directory.image_of(reference)
+            for reference in directory.compose.images
+        }
+        left = sorted(directory.images.keys() - meant.values())
+        if None not in meant.values() or not left:
+            return directory
+        errand = self._registry.errand(str(application), client)
+        references = {}
+        for name in left:
+            try:
+                read = await self._archives.read(errand, directory.images[name])
+            except (RegistryError, FileNotFoundError):
+                continue  # whoever pulls it is told
+            images = read.reading.images
+            references[name] = [tag for image in images for tag in image.tags]
+        return evolve(directory, references=references)
 
     async def _manifests(self, names: list[Name], tag: Tag, client: str) -> list[Found]:
         """Give an image's manifest in the form that any client reads, of each name."""
@@ -146,7 +177,8 @@ class Applications:
             raise ArchiveInvalid(f"{file} of {application} is a directory") from e
         except ArchiveInvalid as e:
             raise ArchiveInvalid(f"{file} of {application}: {e.detail}") from e
-        return _Directory(frozenset(images), compose)
+        paths = {name: f"{path}/{entry}" for name, entry in images.items()}
+        return _Directory(paths, compose)
 
 
 def _no_compose(application: Name, images: list[str]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
 from forgereg.flow.source import FileSource, Source
 from forgereg.oci.errors import DiskFull, RegistryError
@@ -59,7 +59,14 @@ class Growing:
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, {}
         for each in waiting:
-            each.callback(None)
+            if not each.called:  # one who is told may make another leave
+                each.callback(None)
+
+    @property
+    def extent(self) -> tuple[int, int] | None:
+        """Where all bytes are, once they are there."""
+        is_whole = self.is_over and self.error is None
+        return self._file.extent if is_whole and self._file is not None else None
 
     def peek(self, position: int, size: int) -> bytes:
         """Give what can be given without waiting."""
@@ -110,8 +117,21 @@ class Followed:
         return self._growing.size
 
     @property
-    def extent(self) -> None:
-        """Nowhere that will do for all of it."""
+    def extent(self) -> tuple[int, int] | None:
+        """Where all bytes are, once they are there."""
+        return None if self._other is not None else self._growing.extent
+
+    async def begun(self) -> RegistryError | None:
+        """Wait for the first byte; give what went wrong, and let go of it, if none."""
+        try:
+            await self._growing.until(0)
+        except CancelledError:
+            self.close()
+            raise
+        if not self._growing.written and self._growing.error is not None:
+            self.close()
+            return self._growing.error
+        return None
 
     def peek(self, position: int, size: int) -> bytes:
         """Give what can be given without waiting."""

@@ -6,7 +6,7 @@ First the flake as configured, then git's refs. What is known is not asked again
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from attrs import define, evolve, field, frozen
 from cachetools import LRUCache
@@ -34,7 +34,7 @@ from forgereg.oci.errors import (
     RegistryError,
 )
 from forgereg.oci.manifest import Manifest
-from forgereg.oci.reference import Name, Tag
+from forgereg.oci.reference import Digest, Name, Tag
 from forgereg.records.builds import BuildRecords
 from forgereg.records.records import Records, Source
 
@@ -75,6 +75,11 @@ class Forms:
     manifests: tuple[Manifest, ...]
     stale: str | None = None
     output: str = ""
+
+    def choose(self, accepted: Sequence[str]) -> Manifest | None:
+        """Give the form that a client likes best, by media types in that order."""
+        forms = {form.media_type: form for form in self.manifests}
+        return next((forms[each] for each in accepted if each in forms), None)
 
 
 def _way(now: Located | None, located: Located) -> str:
@@ -298,10 +303,13 @@ class Images:
             lambda: flake.build(build, locked, attribute, derivation),
         )
 
-    async def read_again(self, build: Build, flake: Flake, source: Source) -> None:
+    async def read_again(
+        self, build: Build, flake: Flake, source: Source
+    ) -> Collection[Digest]:
         """
         Find the blobs of an archive again, building it if it is gone.
 
+        :returns: those that it has.
         :raises RegistryError: it cannot be had again.
         """
         try:
@@ -320,4 +328,6 @@ class Images:
                     " something else by now: pull it by tag"
                 ) from e
         now = evolve(source, stamp=read.stamp)
-        await self._in_thread(self._records.note_places, now, read.reading.places)
+        places = read.reading.places
+        await self._in_thread(self._records.note_places, now, places)
+        return places.keys()

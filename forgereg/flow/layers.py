@@ -23,7 +23,7 @@ from forgereg.flow.errand import Errand
 from forgereg.flow.failures import Failures
 from forgereg.flow.growing import Followed, Growing
 from forgereg.flow.source import FileSource, Source
-from forgereg.flow.threads import InThread
+from forgereg.flow.threads import InThread, or_drop
 from forgereg.logs import logger
 from forgereg.oci.errors import (
     ArchiveInvalid,
@@ -35,6 +35,9 @@ from forgereg.oci.reference import Digest, Name
 from forgereg.records.records import KnownBlob, Records
 
 _log = logger(__name__)
+
+#: How long a script may take that is read no faster than a client receives.
+_SLOW_SECONDS = 86400.0
 
 
 @define(eq=False)
@@ -91,78 +94,105 @@ class Layers:
         # What is made by a description is made one by one.
         key = (archive,) if place.offset else (archive, known.digest)
         self._failures.check(("blob", *key))
-        growing = self._cuttings.get(key, {}).get(known.digest)
-        if growing is None or growing.is_over:
-            growing = await self._begin(errand, name, known, key)
-        if growing is not None:
-            await growing.until(0)
-            if growing.error is None:
-                return Followed(growing, lambda: self._straight(errand, known))
-            if not isinstance(growing.error, DiskFull):
+        followed = await self._follow(errand, name, known, key)
+        if followed is None:
+            find = self._in_thread(self.find, known)
+            found = await or_drop(find, lambda each: each.close() if each else None)
+            if found is not None:
+                return found
+        else:
+            error = await followed.begun()
+            if error is None:
+                return followed
+            if isinstance(error, ShuttingDown):
+                raise error
+            if not isinstance(error, DiskFull):
                 self._failures.check(("blob", *key))
                 return None
         try:
             return await self._straight(errand, known)
-        except FileNotFoundError:
+        except OSError:
             return None
 
     async def _straight(self, errand: Errand, known: KnownBlob) -> Source:
+        # A script writes no faster than the client reads.
+        slow = errand.beside(max(errand.timeout_seconds, _SLOW_SECONDS))
         straight = Straight(
-            known, lambda: self._archives.open(errand, known), self._in_reader
+            known,
+            lambda: self._archives.open(slow, known),
+            self._in_reader,
+            lambda error: self._doubt(known, error),
         )
         await straight.begin()
         return straight
 
-    async def _begin(
+    async def _follow(
         self, errand: Errand, name: Name, known: KnownBlob, key: tuple[object, ...]
-    ) -> Growing | None:
-        """Give the blob as it grows; None where the pass under way has it no more."""
+    ) -> Followed | None:
+        """Receive a blob as it is cut out; None where a pass has it behind it."""
+
+        async def instead() -> Source:
+            try:
+                return await self._straight(errand, known)
+            except OSError as e:
+                raise ArchiveInvalid(f"{known.source.archive} is gone") from e
+
         blobs = [known]
-        if known.place.offset:
+        if known.place.offset and key not in self._cuttings:
             blobs = await self._in_thread(self._missing, name, known)
-        if key not in self._cuttings:
-            pieces = [
-                Piece(blob, Growing(blob.size))
-                for blob in sorted(blobs, key=lambda blob: blob.place.offset)
-            ]
-            self._cuttings[key] = {each.blob.digest: each.growing for each in pieces}
-            cutting = Cutting(
-                pieces,
-                lambda: self._archives.open(errand, known),
-                self._blobs,
-                self._in_thread,
-                self._in_reader,
-                self._archives.is_stopping,
-            )
-            Deferred.fromCoroutine(self._run(cutting, known, key))
-        growing = self._cuttings[key].get(known.digest)
-        return None if growing is None or growing.is_over else growing
+        under_way = self._cuttings.get(key)
+        if under_way is not None:
+            growing = under_way.get(known.digest)
+            is_there = growing is not None and not growing.is_over
+            return Followed(growing, instead) if growing and is_there else None
+        pieces = [
+            Piece(blob, Growing(blob.size))
+            for blob in sorted(blobs, key=lambda blob: blob.place.offset)
+        ]
+        under_way = {each.blob.digest: each.growing for each in pieces}
+        self._cuttings[key] = under_way
+        followed = Followed(under_way[known.digest], instead)
+        cutting = Cutting(
+            pieces,
+            lambda: self._archives.open(errand, known),
+            self._blobs,
+            self._in_thread,
+            self._in_reader,
+            self._archives.is_stopping,
+        )
+        running = Deferred.fromCoroutine(self._run(cutting, known, key))
+        running.addErrback(lambda failure: _log.failure("layers were lost", failure))
+        return followed
 
     def _missing(self, name: Name, known: KnownBlob) -> list[KnownBlob]:
         """List what else has to be cut out of an archive. Blocking."""
-        others = [
-            blob
-            for blob in self._records.blobs_of(name, known.source)
-            if blob.place.offset and not self._blobs.path(blob.digest).exists()
-        ]
-        return others if known in others else [known, *others]
+        missing = {known.digest: known}
+        for blob in self._records.blobs_of(name, known.source):
+            is_there = blob.place.is_plain or self._blobs.path(blob.digest).exists()
+            if blob.place.offset and not is_there:
+                missing.setdefault(blob.digest, blob)
+        return list(missing.values())
 
     async def _run(
         self, cutting: Cutting, known: KnownBlob, key: tuple[object, ...]
     ) -> None:
-        archive = known.source.archive
         try:
             await cutting.run()
-        except ShuttingDown:
-            pass
         except (RegistryError, OSError) as e:
-            _log.warn("{archive} was not unpacked: {error}", archive=archive, error=e)
-            if known.place.offset or isinstance(e, OSError):
-                self._doubtful.add(archive)
-            elif isinstance(e, ArchiveInvalid):
-                self._failures.remember(("blob", *key), e)
+            self._doubt(known, e)
         finally:
             del self._cuttings[key]
+
+    def _doubt(self, known: KnownBlob, error: Exception) -> None:
+        """Take note that a blob could not be had at its place."""
+        if isinstance(error, ShuttingDown):
+            return
+        archive = known.source.archive
+        _log.warn("{archive} was not unpacked: {error}", archive=archive, error=error)
+        if known.place.offset or not isinstance(error, ArchiveInvalid):
+            self._doubtful.add(archive)
+        else:
+            self._failures.remember(("blob", archive, known.digest), error)
 
     def trust(self, archive: str) -> None:
         """Take note that an archive was read again."""

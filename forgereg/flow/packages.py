@@ -107,22 +107,26 @@ def _no_output(
     if "image" in has:
         return f"{lacks}; it is a package: pull {path}packages/{name}"
     key = attribute if _IDENTIFIER.fullmatch(attribute) else f'"{attribute}"'
+    program = program if _PROGRAM.fullmatch(program) else name
+    add = f"  {key} = let p = <what it is now>; in p // {{ {wanted.output} ="
     images = f"{path}applications/{name}/<image>"
-    layered = "pkgs.dockerTools.buildLayeredImage"
+
+    def layered(name: str) -> str:
+        return (
+            f'pkgs.dockerTools.buildLayeredImage {{ name = "{name}"; contents = [ p ];'
+            f' config.Cmd = [ "/bin/{program}" ]; }};'
+        )
+
     if wanted.output == "containers":
         return (
             f"{lacks}; add a directory of images, as in\n"
-            f"  {key} = <what it is now> // {{ containers = pkgs.linkFarm"
-            f' "{name}-containers" {{ "web.tar.gz" = {layered}'
-            ' { name = "web"; config.Cmd = [ "/bin/sh" ]; }; }; };\n'
+            f'{add} pkgs.linkFarm "{name}-containers" {{ "web.tar.gz" ='
+            f" {layered('web')} }}; }};\n"
             f"and pull each of them as {images}"
         )
-    program = program if _PROGRAM.fullmatch(program) else name
     return (
         f"{lacks}; add one, as in\n"
-        f"  {key} = let p = <what it is now>; in p // {{ image = {layered}"
-        f' {{ name = "{name}"; contents = [ p ]; config.Cmd = [ "/bin/{program}" ]; }};'
-        " };\n"
+        f"{add} {layered(name)} }};\n"
         "(what streamLayeredImage and nix2container make is served as well, and so is an"
         f" OCI layout; a directory of images is to be called 'containers', and gives"
         f" {images})"

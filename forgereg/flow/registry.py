@@ -149,16 +149,38 @@ class Registry:
             found = await self._by_digest(name, reference)
             self._pulled(name, reference, None)
             return Found(found)
-        tagged = await self._by_tag(name, reference, client)
-        forms = {form.media_type: form for form in tagged.manifests}
-        for media_type in accepted:
-            if media_type in forms:
-                self._pulled(name, forms[media_type].digest, reference)
-                return Found(forms[media_type], tagged.manifests, tagged.stale)
-        raise ManifestUnknown(
-            f"{name}:{reference} can only be written as {' or '.join(forms)},"
-            " which the client does not accept"
-        )
+        forms = await self._by_tag(name, reference, client)
+        chosen = forms.choose(accepted)
+        if chosen is None:
+            written = " or ".join(form.media_type for form in forms.manifests)
+            raise ManifestUnknown(
+                f"{name}:{reference} can only be written as {written},"
+                " which the client does not accept"
+            )
+        self._pulled(name, chosen.digest, reference)
+        return Found(chosen, forms.manifests, forms.stale)
+
+    def repeats(
+        self, found: Found, name: Name, reference: Tag | Digest, accepted: Sequence[str]
+    ) -> bool:
+        """
+        Say whether what was given once would be given again, without asking anyone.
+
+        If so, it counts as a pull.
+        """
+        manifest, stale, tag = found.manifest, found.stale, None
+        if isinstance(reference, Digest):
+            again = self._manifests.get((name, reference))
+        else:
+            tag = reference
+            forms = self._images.known(Wish(name, tag, *self._find(name)))
+            if forms is None or forms.stale != stale:
+                return False
+            again = forms.choose(accepted)
+        if again != manifest:
+            return False
+        self._pulled(name, manifest.digest, tag)
+        return True
 
     async def last_forms(self, name: Name) -> tuple[Manifest, ...]:
         """Give the manifests of the last image that was built under a name, if any."""
@@ -280,8 +302,7 @@ class Registry:
         errand = self.errand(f"{name}@{digest}", client)
         if source is None:
             source = await self._layers.unpack(errand, name, known)
-        if source is None:
-            await self._read_again(name, known, client)
+        if source is None and await self._read_again(name, known, client):
             known, source = await self._open(name, digest)
             if source is None:
                 source = await self._layers.unpack(errand, name, known)
@@ -295,7 +316,8 @@ class Registry:
             )
         return known, source
 
-    async def _read_again(self, name: Name, known: KnownBlob, client: str) -> None:
+    async def _read_again(self, name: Name, known: KnownBlob, client: str) -> bool:
+        """Read an archive again; say whether it has the blob."""
         source, digest = known.source, known.digest
         _log.info("{name}: blob {digest} is gone", name=name, digest=digest)
         # It may be another's that has the same derivation.
@@ -309,8 +331,9 @@ class Registry:
             client,
             lambda build: read_again(build, flake, source),
         )
-        await done
+        found = await done
         self._layers.trust(source.archive)
+        return digest in found
 
     async def blob_size(self, name: Name, digest: Digest) -> int:
         """

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import suppress
 from math import inf
+from pathlib import Path
 
 import attrs
 from attrs import define, field
@@ -155,7 +156,7 @@ class Sweeper:
         sizes: dict[Unit, int] = {each.digest: each.size for each in stored}
         for archive in {image.source.archive for image in images}:
             with suppress(ArchiveInvalid, OSError):
-                sizes[archive] = self._store.locate(archive)[1].stat().st_size
+                sizes[archive] = _size(self._store.locate(archive)[1])
         return images, stored, sizes
 
     def _delete(
@@ -165,6 +166,12 @@ class Sweeper:
         deleted = (self._blobs.delete(blob, written_before) for blob in blobs)
         sizes = [size for size in deleted if size is not None]
         return len(sizes), sum(sizes)
+
+
+def _size(archive: Path) -> int:
+    """Add up what an archive, or a directory, takes. Blocking."""
+    files = [path for path in archive.rglob("*") if path.is_file()] or [archive]
+    return sum(file.stat().st_size for file in files)
 
 
 def _pulled(

@@ -4,14 +4,17 @@ Write an answer into a request: its headers, and the body that Klein is to send.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 
 from twisted.python.failure import Failure
+from twisted.web.http import Request as BaseRequest
 from twisted.web.server import Request
 from werkzeug.http import parse_etags
 
 from forgereg.logs import logger
 from forgereg.oci.reference import Digest
+from forgereg.web.memo import Repeatable
 from forgereg.web.patience import RETRY_AFTER_SECONDS
 from forgereg.web.problem import Problem, problem
 
@@ -44,6 +47,20 @@ def whole(request: Request, content_type: str, body: bytes) -> bytes:
     request.setHeader("Content-Type", content_type)
     request.setHeader("Content-Length", str(len(body)))
     return body
+
+
+def repeat(request: Request, body: bytes, holds: Callable[[], bool]) -> None:
+    """
+    Say that the answer, whose body this is, can be given again.
+
+    :param holds: whether it would be the same now; if so, it counts as given.
+    """
+    vars(request)["repeatable"] = Repeatable(holds, body)
+
+
+def repeatable(request: BaseRequest) -> Repeatable | None:
+    """Give what was said of an answer that can be given again."""
+    return vars(request).get("repeatable")
 
 
 def refuse(request: Request, refusal: Problem, content_type: str = JSON) -> bytes:

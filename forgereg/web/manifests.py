@@ -35,6 +35,7 @@ from forgereg.web.answer import (
     identify,
     is_known,
     refuse,
+    repeat,
     send_here_again,
     whole,
 )
@@ -123,9 +124,16 @@ class Manifests:
             return self._refuse(asked, e)
         if found.stale is not None:
             warn(request, found.stale)
+        repeat(request, found.manifest.body, lambda: self._repeats(asked, found))
         if is_known(request, found.manifest.digest):
             return b""
         return whole(request, found.manifest.media_type, found.manifest.body)
+
+    def _repeats(self, asked: _Asked, found: Found) -> bool:
+        name, reference = asked.name, asked.reference
+        if isinstance(reference, Digest) and self._tombstones.find(reference):
+            return False
+        return self._registry.repeats(found, name, reference, asked.forms)
 
     def _outcome(self, asked: _Asked, pending: Pending[Found]) -> Found:
         """Give what was waited for, or say that it is not there yet."""

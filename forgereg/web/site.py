@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -18,7 +18,9 @@ from twisted.web import http, server
 from twisted.web.resource import Resource
 
 from forgereg.logs import logger
+from forgereg.web.answer import repeatable
 from forgereg.web.api import Api, refuse_method, refuse_path
+from forgereg.web.memo import Memo, is_head
 from forgereg.web.problem import problem
 
 _log = logger(__name__)
@@ -51,6 +53,8 @@ class _Channel(http.HTTPChannel):
     MAX_LENGTH = _MAX_HEADERS
     totalHeadersSize = _MAX_HEADERS
     _begun = False
+    #: the head of the request that is being answered, if it came whole and alone
+    asked: bytes | None = None
     site: RegistrySite
 
     def connectionMade(self) -> None:
@@ -95,7 +99,17 @@ class _Channel(http.HTTPChannel):
                 self.write(_NO_TLS)
                 self._part()
                 return
-        super().dataReceived(data)
+        if not (self._is_idle() and is_head(data)):
+            super().dataReceived(data)
+        elif not self.site.answer_again(self, data):
+            self.asked = data
+            super().dataReceived(data)
+            self.asked = None
+
+    def _is_idle(self) -> bool:
+        """Whether what comes now begins a request, and is to be answered now."""
+        is_between = not self.requests and not self._buffer and self.line_mode
+        return bool(is_between and self.persistent and not self._waitingForTransport)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self._say_no(
@@ -225,6 +239,7 @@ class RegistrySite(server.Site):
         """
         super().__init__(_Front(api, self.room), requestFactory=_Request)
         self._rooms = rooms or {}
+        self._memo = Memo()
         self.channels: set[_Channel] = set()
         self.is_draining = False
         self._drained: Deferred[None] | None = None
@@ -239,6 +254,26 @@ class RegistrySite(server.Site):
         """Write the access log, as loud as everything else."""
         line = self._logFormatter(self._logDateTime, request)
         _log.info("{line}", line=line)
+        answer, channel = repeatable(request), cast(_Channel, request.channel)
+        if answer is not None and channel.asked is not None and channel.persistent:
+            log = line.partition(self._logDateTime)[2]
+            self._memo.keep(channel.asked, request, answer, log)
+
+    def answer_again(self, channel: _Channel, asked: bytes) -> bool:
+        """Answer as the last time, if that is still the answer."""
+        kept = None if self.is_draining else self._memo.find(asked)
+        if kept is None:
+            return False
+        pieces = kept.pieces()
+        if pieces is None:
+            self._memo.drop(asked)
+            return False
+        channel.resetTimeout()
+        channel.writeSequence(pieces)
+        client = getattr(channel.getPeer(), "host", "-")
+        line = f'"{client}" - - {self._logDateTime}{kept.log}'
+        _log.info("{line}", line=line)
+        return True
 
     def drain(self) -> Deferred[None]:
         """

@@ -1,20 +1,32 @@
 """
 Send stretches of a blob to a client, no faster than it reads.
+
+Over plain TCP the kernel copies straight from the page cache to the socket; where TLS or
+anything else lies between, and where the disk has to be waited for, the bytes are read.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.internet.tcp import Server
+from twisted.web.http import Request
 from zope.interface import implementer
 
 from forgereg.flow.source import Source
 
-#: How much is read at a time, in bytes: what Twisted sends at a time.
-CHUNK = 2**17
+#: How much is read at a time, in bytes: larger pieces cost the allocator more than they
+#: save, and more memory for each client that is slow.
+CHUNK = 2**16
+#: How much the kernel copies for one client before others have their turn, in bytes.
+_TURN = 2**18
+#: How far apart the bytes are by which the page cache is asked whether it has a stretch:
+#: the kernel fills it, and lets go of it, in larger pieces.
+_PROBE = 2**17
 
 
 class Truncated(Exception):
@@ -84,16 +96,73 @@ async def send(
             position, stop = part
             while stop is None or position < stop:
                 await gate.opened()
+                if stop is not None:
+                    position += await _splice(source, position, stop, consumer, gate)
+                    if position == stop:
+                        break
                 wanted = CHUNK if stop is None else min(CHUNK, stop - position)
                 data = source.peek(position, wanted)
                 if not data:
                     data = await source.read(position, wanted)
-                if not data and stop is None:
-                    break
                 if not data:
-                    raise Truncated(f"{stop} bytes were promised, {position} are there")
+                    if stop is None:
+                        break
+                    raise Truncated(f"{stop - position} bytes are missing")
                 position += len(data)
                 consumer.write(data)
     finally:
         source.close()
         consumer.unregisterProducer()
+
+
+async def _splice(
+    source: Source, start: int, stop: int, consumer: IConsumer, gate: _Gate
+) -> int:
+    """
+    Have the kernel send what it can without waiting for a disk.
+
+    :returns: how many bytes; what follows them has to be read.
+    """
+    request = consumer
+    if stop - start <= _PROBE or not isinstance(request, Request):
+        return 0  # what is short goes out with the headers
+    transport = _socket(request)
+    if transport is None or source.extent is None:
+        return 0
+    request.write(b"")  # the headers come first
+    position = start
+    while position < stop:
+        # It resumes us when it has nothing to write any more, and can.
+        gate.pauseProducing()
+        transport.producerPaused = True
+        transport.startWriting()
+        await gate.opened()
+        end = min(position + _TURN, stop)
+        if not _is_cached(source, position, end):
+            break
+        (fd, offset), out = source.extent, transport.fileno()
+        try:
+            count = os.sendfile(out, fd, offset + position, end - position)
+        except (BlockingIOError, ConnectionError):
+            continue  # the transport finds out which
+        except OSError:  # this file system cannot do it
+            break
+        if not count:
+            break
+        position += count
+        request.sentLength += count
+    return position - start
+
+
+def _socket(request: Request) -> Server | None:
+    """Give the connection, if what is written to the request goes there as it is."""
+    transport = request.channel and request.channel.transport
+    if type(transport) is not Server or transport.TLS:
+        return None
+    # Else it is chunked.
+    is_whole = request.responseHeaders.hasHeader("Content-Length")
+    return transport if is_whole and request.method != b"HEAD" else None
+
+
+def _is_cached(source: Source, start: int, stop: int) -> bool:
+    return all(source.peek(at, 1) for at in (*range(start, stop, _PROBE), stop - 1))

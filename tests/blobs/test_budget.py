@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ from forgereg.oci.manifest import sha256
 from tests.blobs.keeping import content, put
 
 blobs = st.integers(1, 8).map(lambda size: bytes([size]) * size)
+BLOCKS = [bytes([number]) * 500 for number in range(12)]
 pick = st.randoms(use_true_random=False)
 
 
@@ -57,6 +59,38 @@ def test_pulls_do_not_make_a_blob_younger(store: BlobStore) -> None:
     content(store, digest, 1)
     found = store.path(digest).stat()
     assert (found.st_atime > 5.0, found.st_mtime) == (True, 5.0)
+
+
+def test_disk_is_seldom_told_of_pulls(store: BlobStore) -> None:
+    """A blob that is pulled all the time costs a write every few minutes at most."""
+    digest = put(store, b"1")
+    times = []
+    for now in (0.0, 299.0, 301.0, 302.0):
+        again = BlobStore(store.root, 0, lambda now=now: 1e9 + now)  # type: ignore[misc]
+        again.open(digest, 1).close()  # type: ignore[union-attr]
+        times.append(store.path(digest).stat().st_atime - 1e9)
+    assert times == [0.0, 0.0, 301.0, 301.0]
+
+
+def test_many_threads(store: BlobStore) -> None:
+    """Whatever threads do at the same time, the store knows what it has."""
+    store.max_bytes = 3000
+
+    def work(seed: int) -> None:
+        random = Random(seed)
+        for _ in range(200):
+            data = random.choice(BLOCKS)
+            put(store, data)
+            assert content(store, sha256(data), len(data)) in (data, None)
+            if random.random() < 0.2:
+                store.delete(sha256(random.choice(BLOCKS)))
+            if random.random() < 0.05:
+                store.survey()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    found = [path for path in store.root.rglob("*") if path.is_file()]
+    assert store.bytes == sum(path.stat().st_size for path in found) <= 3000
 
 
 class Using(RuleBasedStateMachine):

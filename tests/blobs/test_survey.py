@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pytest
 from attrs import define, field
@@ -57,11 +58,11 @@ class Meanwhile(BlobStore):
 
     gone: list[Digest] = field(factory=list)
 
-    def _is_safe(self, name: str) -> bool:
+    def _is_safe(self, name: str, stopping: Callable[[], bool]) -> bool:
         for digest in self.gone:
             self.delete(digest)
         put(self, b"new")
-        return super()._is_safe(name)
+        return super()._is_safe(name, stopping)
 
 
 def test_changes_during_a_survey(store: BlobStore) -> None:
@@ -119,6 +120,16 @@ def test_check_that_was_broken_off(store: BlobStore) -> None:
     put(store)
     started(store, "after")
     assert content(started(store, "after"), DIGEST, len(DATA)) is None
+
+
+def test_stopping(store: BlobStore) -> None:
+    """A registry that is stopped while it checks stops at once, and drops nothing."""
+    put(store)
+    again = started(store, "after")
+    again.survey(lambda: True)
+    assert content(again, DIGEST, len(DATA)) is None
+    again.survey()
+    assert content(again, DIGEST, len(DATA)) == DATA
 
 
 def test_written_again_before_it_was_checked(store: BlobStore) -> None:

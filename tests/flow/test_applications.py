@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import yaml
+from attrs import evolve
 
 from forgereg.flow.compose import FILES
 from forgereg.values import FlakeSetting
@@ -94,6 +95,26 @@ def test_head(served: Served, shop: Add) -> None:
     body = ask(served).body
     answer = served.head("/-/applications/shop/compose.yaml")
     assert (answer.status, answer["Content-Length"]) == (200, str(len(body)))
+
+
+def test_images_that_are_called_otherwise(served: Served, shop: Add) -> None:
+    """A service may call an image as its archive does; nothing is read needlessly."""
+    front = archive(evolve(WEB, tags=("localhost/shop-front:1.0",)))
+    compose = COMPOSE.replace(b"redis:7", b"shop-front")
+    shop(
+        {
+            "compose.yaml": compose,
+            "front.tar.gz": front,
+            "bad.tar": b"",
+            "gone.tar": "x",
+        }
+    )
+    found = images(ask(served))
+    assert "/applications/shop/front@sha256:" in found["cache"]
+    assert "/applications/shop/web@sha256:" in found["web"]
+    reads = len(served.readers.calls)
+    ask(served)
+    assert len(served.readers.calls) == reads
 
 
 @pytest.mark.parametrize("file", FILES)

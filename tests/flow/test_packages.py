@@ -24,7 +24,7 @@ def without_image(attribute: str = "hello", program: str | None = None) -> str:
 
 def test_package() -> None:
     """What nix says of a package is read, in the flake's own case."""
-    answer = {
+    answer: dict[str, object] = {
         "status": "ok",
         "attribute": "Hello",
         "derivation": "/nix/store/x.drv",

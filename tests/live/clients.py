@@ -310,6 +310,14 @@ class Nested(Client):
         """Run one of its commands."""
         return self._nest.call([*self._command, *args], self.timeout)
 
+    def shell(self, script: str, **env: str) -> Outcome:
+        """Run a shell's script where its commands run, the client as `$client`."""
+        given = {"client": " ".join(self._command), **env}
+        words = ["env", *(f"{name}={value}" for name, value in given.items())]
+        return self._nest.call(
+            [*words, "bash", "-o", "pipefail", "-euc", script], self.timeout
+        )
+
     def close(self) -> None:
         """End the nest; may be called again."""
         self._nest.close()
@@ -346,6 +354,11 @@ class Engine(Nested):
     def images(self, *options: str) -> Outcome:
         """List the images."""
         return self.call("images", *options)
+
+    def forget(self) -> None:
+        """Remove all images, so that the next pull has to fetch every layer."""
+        if known := sorted(set(self.images("--quiet", "--no-trunc").out.split())):
+            self.call("rmi", "--force", *known)
 
 
 class Podman(Engine):
@@ -438,6 +451,11 @@ class Containerd(Nested):
     def pull(self, ref: str, *options: str) -> Outcome:
         """Pull an image by its full name, with a tag or with @ and a digest."""
         return self.call("images", "pull", "--plain-http", *options, ref)
+
+    def forget(self) -> None:
+        """Remove all images, so that the next pull has to fetch every layer."""
+        if known := self.call("images", "list", "--quiet").out.split():
+            self.call("images", "remove", "--sync", *known)
 
     def run(self, ref: str, *args: str) -> Outcome:
         """Run a container of a pulled image, with arguments for it, and remove it."""

@@ -19,9 +19,9 @@ REASONS = {
     "packages/fails": "cannot find -lmissing",
     "packages/dependency-fails": "the dependency is broken",
     "packages/no-output": "failed to produce output",
-    "packages/garbage": "a docker-archive is wanted",
-    "packages/script": "use buildLayeredImage",
-    "packages/directory": "is a directory",
+    "packages/garbage": "a docker-archive or an OCI layout is wanted",
+    "packages/script": "-stream-script: No such file or directory",
+    "packages/directory": "is an empty directory",
     "applications/escape/passwd": "out of the Nix store",
     "applications/escape/other": "it has: passwd",
     "charts/hello": "packages/<package>",
@@ -54,6 +54,15 @@ def test_the_reason_is_shown(
     outcome = pull(faulty.ref(f"{name}:latest"))
     assert outcome.status != 0
     assert reason in outcome.err
+
+
+def test_what_to_add_is_shown(registry: Daemon, pull: Callable[[str], Outcome]) -> None:
+    """Whichever client a person uses, it prints what a package lacks, to be copied."""
+    outcome = pull(registry.ref("packages/no-image:latest"))
+    assert outcome.status != 0
+    said = outcome.err.replace('\\"', '"')
+    assert 'pkgs.dockerTools.buildLayeredImage { name = "no-image";' in said
+    assert "applications/no-image/<image>" in said
 
 
 def test_a_slow_build_is_ended(faulty: Daemon, podman: Podman) -> None:

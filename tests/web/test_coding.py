@@ -127,16 +127,7 @@ def test_what_is_said() -> None:
     assert dict(request.responseHeaders.getAllRawHeaders()) == {
         b"Content-Encoding": [b"zstd"],
         b"ETag": [f'W/"{DIGEST}"'.encode()],
-        b"Vary": [b"Accept-Encoding"],
     }
     refuse(request, problem(HTTPStatus.NOT_FOUND, "BLOB_UNKNOWN", "it is gone"))
     assert not request.responseHeaders.hasHeader("Content-Encoding")
     assert not request.responseHeaders.hasHeader("ETag")
-
-
-def test_what_is_said_of_plain_bytes() -> None:
-    """Whoever caches plain bytes is told that others may be sent other ones."""
-    request = cast(Request, DummyRequest([]))
-    declare(request, DIGEST, None)
-    headers = dict(request.responseHeaders.getAllRawHeaders())
-    assert headers == {b"Vary": [b"Accept-Encoding"]}
