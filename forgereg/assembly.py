@@ -90,6 +90,7 @@ class Machine:
     :ivar new_id: gives names for builds and incidents, each time another one.
     :ivar in_thread: where disk and records are waited for.
     :ivar in_reader: where archives are read: as many at a time as there are cores.
+    :ivar in_script: where what scripts write is waited for: they may take for ever.
     """
 
     state: Path
@@ -102,6 +103,7 @@ class Machine:
     new_id: Callable[[], str]
     in_thread: InThread
     in_reader: InThread
+    in_script: InThread
 
 
 @frozen
@@ -171,12 +173,13 @@ class Assembly:
             machine.blobs,
             Scripts(
                 machine.run_stream,
+                Nix(machine.run, command, machine.env, clock, machine.state).closure,
                 # Without its secrets: in /proc a script can see what bwrap has.
                 {"PATH": machine.env.get("PATH", "")},
                 store.root,
                 settings.evaluation_memory,
                 clock,
-                machine.in_reader,
+                machine.in_script,
             ),
             self.builds.slots,
             self.failures,

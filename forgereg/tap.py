@@ -64,6 +64,8 @@ _log = logs.logger(__name__)
 _ENV_FILE = os.path.abspath(".env")
 #: Threads for short work on disk and records.
 _DISK_THREADS = 8
+#: As many scripts as FORGE_MAX_BUILDS may allow; none is there before it is needed.
+_SCRIPT_THREADS = 1000
 
 
 def _stop(message: str) -> NoReturn:
@@ -288,6 +290,7 @@ class _Running(Service):
             lambda: uuid.uuid4().hex[:12],
             self._in_thread,
             self._threads(os.cpu_count() or 1),
+            self._threads(_SCRIPT_THREADS),
         )
         settings = self._options.settings
         try:

@@ -185,6 +185,7 @@ class Served:
             lambda: f"id-{next(self._ids)}",
             self.threads,
             self.readers,
+            self.readers,
         )
         settings = self.settings
         secrets = read_secrets(settings)

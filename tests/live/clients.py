@@ -355,6 +355,11 @@ class Engine(Nested):
         """List the images."""
         return self.call("images", *options)
 
+    def forget(self) -> None:
+        """Remove all images, so that the next pull has to fetch every layer."""
+        if known := sorted(set(self.images("--quiet", "--no-trunc").out.split())):
+            self.call("rmi", "--force", *known)
+
 
 class Podman(Engine):
     """Debian's podman with runc; `save` needs a path where nothing is yet."""
@@ -446,6 +451,11 @@ class Containerd(Nested):
     def pull(self, ref: str, *options: str) -> Outcome:
         """Pull an image by its full name, with a tag or with @ and a digest."""
         return self.call("images", "pull", "--plain-http", *options, ref)
+
+    def forget(self) -> None:
+        """Remove all images, so that the next pull has to fetch every layer."""
+        if known := self.call("images", "list", "--quiet").out.split():
+            self.call("images", "remove", "--sync", *known)
 
     def run(self, ref: str, *args: str) -> Outcome:
         """Run a container of a pulled image, with arguments for it, and remove it."""

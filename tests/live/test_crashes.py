@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import threading
 from collections.abc import Callable
@@ -18,6 +19,9 @@ SLOW_LOOKUP = """#!/bin/sh
 case "$*" in *" metadata "*) test -e "$HOLD" && exec sleep 1009 ;; esac
 exec /usr/bin/nix "$@"
 """
+
+#: Nix may take no notice of SIGTERM while it evaluates: SIGKILL comes 10 s later.
+PATIENCE_SECONDS = 90.0
 
 #: By state, the image that is asked for to get there.
 IMAGES = {
@@ -58,10 +62,19 @@ def stands(running: Daemon, image: str, state: str) -> Callable[[], bool]:
     return lambda: wanted in [(b["image"], b["state"]) for b in builds(running)]
 
 
-def alive() -> bool:
-    """Whether anything that the registries of this test started is there."""
-    pattern = "sleep (45|1009)|nix eval.*slow-evaluation|nix flake metadata"
-    return bool(subprocess.run(["pgrep", "-f", pattern], stdout=subprocess.PIPE).stdout)
+def started(by: Path) -> list[int]:
+    """
+    List what the registries of this test started and that is there.
+
+    :param by: the test's directory: ``HOLD`` tells nix of it, and ``salt`` builders.
+    """
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            is_registry = b"forge-registry" in (process / "cmdline").read_bytes()
+            if not is_registry and bytes(by) in (process / "environ").read_bytes():
+                found.append(int(process.name))
+    return found
 
 
 @pytest.fixture
@@ -88,9 +101,9 @@ def get_to(running: Daemon, state: str) -> list[threading.Thread]:
     clients = []
     if state == "queued":
         clients.append(asked(running, "sleep-45"))
-        eventually(stands(running, "sleep-45", "building"))
+        eventually(stands(running, "sleep-45", "building"), PATIENCE_SECONDS)
     clients.append(asked(running, IMAGES[state]))
-    eventually(stands(running, IMAGES[state], state))
+    eventually(stands(running, IMAGES[state], state), PATIENCE_SECONDS)
     return clients
 
 
@@ -106,7 +119,7 @@ def test_killed(settled: Callable[..., Any], tmp_path: Path, state: str) -> None
         for client in clients:
             client.join()
     hold.unlink(missing_ok=True)
-    eventually(lambda: not alive())
+    eventually(lambda: not started(tmp_path), PATIENCE_SECONDS)
     with settled() as running:
         image = f"packages/{IMAGES[state]}:latest"
         eventually(stands(running, IMAGES[state], "interrupted"))
@@ -135,7 +148,7 @@ def test_cancelled(settled: Callable[..., Any], tmp_path: Path, state: str) -> N
         assert {b["state"] for b in builds(running)} == {"cancelled"}
         hold.unlink(missing_ok=True)
         if state != "locking":  # it is everybody's, and ends by itself
-            eventually(lambda: not alive())
+            eventually(lambda: not started(tmp_path), PATIENCE_SECONDS)
             assert running.ask("/v2/packages/many-2/manifests/latest").status == 200
         assert image in [b["image"] for b in builds(running)]
 

@@ -1,5 +1,5 @@
 {
-  description = "Archives that other tools made, as Nix has them: packages/<n> is ./archives/<n>";
+  description = "What other tools made, as Nix has it: packages/<n> is the file or directory ./archives/<n>";
 
   outputs =
     { self }:
@@ -19,9 +19,9 @@
         in
         derivation {
           inherit system;
-          name = "docker-image-${name}";
+          name = "image-${name}";
           builder = "${busybox}/busybox";
-          args = [ "sh" "-euc" "${busybox}/busybox cp ${archive} $out" ];
+          args = [ "sh" "-euc" "${busybox}/busybox cp -r ${archive} $out" ];
         };
     in
     {
