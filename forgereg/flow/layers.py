@@ -89,11 +89,11 @@ class Layers:
         :raises RegistryError: it cannot be had now.
         """
         archive, place = known.source.archive, known.place
+        self._failures.check(("blob", archive, known.digest))
         if place.is_plain or place.offset < 0 or archive in self._doubtful:
             return None
         # What is made by a description is made one by one.
         key = (archive,) if place.offset else (archive, known.digest)
-        self._failures.check(("blob", *key))
         followed = await self._follow(errand, name, known, key)
         if followed is None:
             find = self._in_thread(self.find, known)
@@ -107,7 +107,7 @@ class Layers:
             if isinstance(error, ShuttingDown):
                 raise error
             if not isinstance(error, DiskFull):
-                self._failures.check(("blob", *key))
+                self._failures.check(("blob", archive, known.digest))
                 return None
         try:
             return await self._straight(errand, known)
@@ -192,7 +192,11 @@ class Layers:
         if known.place.offset or not isinstance(error, ArchiveInvalid):
             self._doubtful.add(archive)
         else:
-            self._failures.remember(("blob", archive, known.digest), error)
+            self.give_up(known, error)
+
+    def give_up(self, known: KnownBlob, error: RegistryError) -> None:
+        """Take note that a blob is not to be looked for again for a while."""
+        self._failures.remember(("blob", known.source.archive, known.digest), error)
 
     def trust(self, archive: str) -> None:
         """Take note that an archive was read again."""
