@@ -340,7 +340,7 @@ class ScriptedNix:
 
 
 def _verb(argv: list[str]) -> str:
-    (verb,) = {"metadata", "eval", "build", "ls-remote"}.intersection(argv)
+    (verb,) = {"metadata", "eval", "build", "ls-remote", "path-info"}.intersection(argv)
     return verb
 
 
