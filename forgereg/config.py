@@ -283,7 +283,7 @@ TABLE = (
     ),
     Row(
         "trusted_proxies", "FORGE_TRUSTED_PROXIES", "127.0.0.0/8 ::1", "",
-        "networks of reverse proxies whose X-Forwarded-For is believed; none for no"
+        "networks of reverse proxies whose X-Forwarded-… headers are believed; none for no"
         " network", values.networks, live=True,
     ),
     Row(

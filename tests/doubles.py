@@ -62,6 +62,13 @@ class Threads:
         """Begin nothing from now on."""
         self._paused = True
 
+    def step(self) -> bool:
+        """Do what waits longest, and whatever that leads to wait; say whether it did."""
+        if self._waiting:
+            self._waiting.popleft()()
+            return True
+        return False
+
     def resume(self) -> None:
         """Do all that waits."""
         self._paused = False

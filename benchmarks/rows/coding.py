@@ -14,7 +14,8 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from benchmarks.bench import Bench, large, warm_layer
+from benchmarks import images
+from benchmarks.bench import Bench, warm_layer
 from benchmarks.clients import Fetched, curl
 from benchmarks.table import Row
 from benchmarks.timing import in_turns
@@ -70,7 +71,8 @@ def _ip(*argv: str) -> None:
 
 def measure(bench: Bench) -> Iterator[Row]:
     """Measure each coding over each link, made for the first time and again."""
-    archive = large(bench, packed=True)
+    fill = images.of_programs(images.programs(), 40 * bench.megabyte)
+    archive = bench.archive("layer", [fill])
     options = ("--host", "0.0.0.0")
     flake = bench.flake(archive)
     with linked() as link:
@@ -82,36 +84,29 @@ def measure(bench: Bench) -> Iterator[Row]:
                 ) as running:
                     path = warm_layer(running, archive)
                     url = f"http://{_HERE}:{running.port}{path}"
-                    yield from _compare(bench, link, url, speed, coding)
+                    what, key = f"{speed}, {coding}", f"coding-{rate}-{coding}"
+                    yield from _compare(bench, link, url, what, key, coding)
 
 
 def _compare(
-    bench: Bench, link: Link, url: str, speed: str, coding: str
+    bench: Bench, link: Link, url: str, what: str, key: str, coding: str
 ) -> Iterator[Row]:
     # Which is decoded by curl, and so paid for.
     offer = ("--compressed", "-H", f"Accept-Encoding: {coding}")
     first = link.curl(url, *offer)
     plain = link.curl(url)
+    work = f"a layer of {plain.size / 1e6:.0f} MB over {what}"
     if first.size >= plain.size:
-        work, why = f"a layer over {speed}, {coding}", "The registry sent it plain."
-        key = f"coding-{rate_of(speed)}-{coding}"
+        why = "The registry sent it plain."
         yield Row(key, work, "plain", None, plain.seconds, remark=why)
         return
-    size = f"a layer of {plain.size / 1e6:.0f} MB over {speed}, {coding}"
     again, theirs = in_turns(
         lambda: link.curl(url, *offer).seconds,
         lambda: link.curl(url).seconds,
         bench.times,
     )
-    packed = f"{first.size / 1e6:.0f} MB travelled."
-    key = f"coding-{rate_of(speed)}-{coding}"
     yield Row(
-        f"{key}-first", f"{size}, coded as it goes", "plain", first.seconds, theirs,
-        remark=packed,
+        f"{key}-first", f"{work}, coded as it goes", "plain", first.seconds, theirs,
+        remark=f"{first.size / 1e6:.0f} MB travelled.",
     )  # fmt: skip
-    yield Row(key, f"{size}, coded before", "plain", again, theirs)
-
-
-def rate_of(speed: str) -> str:
-    """Write a link's speed as a part of a key. Pure."""
-    return speed.split("/")[0].replace(" ", "").lower()
+    yield Row(key, f"{work}, coded before", "plain", again, theirs)

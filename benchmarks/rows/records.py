@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -73,6 +74,7 @@ def _measure(bench: Bench, archive: Archive, count: int) -> tuple[float, float]:
             with keep_alive(running.port) as ask:
                 for number in random.Random(1).choices(range(1, count), k=ASKED):
                     waits.append(ask(other(f"{path}/{digest}", number)))
+    shutil.rmtree(folder)
     return statistics.median(waits) * 1000, statistics.median(starts[1:])
 
 

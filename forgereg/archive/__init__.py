@@ -1,1 +1,1 @@
-"""From an archive that Nix made to descriptors and bytes."""
+"""From what Nix made, of whatever kind, to manifests and where blobs lie."""

@@ -42,6 +42,9 @@ class Partial(Protocol):
         follows.
         """
 
+    def close(self) -> None:
+        """Close the file, which can still be kept."""
+
     def keep(self, digest: Digest) -> None:
         """Make it the blob of this digest, unless it was lost; else it goes away."""
 
@@ -172,6 +175,7 @@ class Pass:
         member = measure(name, pieces, place, sink, self._count_unpacked)
         if kept:
             self._json[member.digest] = b"".join(kept)
+        partial.close()
         self._partials.setdefault(member.digest, partial)
         return member
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from attrs import define, field, frozen
 
+from forgereg.archive.claim import Claim, read_claim
 from forgereg.archive.members import (
     Member,
     Members,
@@ -31,10 +33,10 @@ from forgereg.archive.platform import (
     read_platform,
 )
 from forgereg.archive.reading import Packed, Reading
-from forgereg.oci.errors import ArchiveInvalid, DigestInvalid
+from forgereg.oci.errors import ArchiveInvalid
 from forgereg.oci.manifest import Manifest, sha256
 from forgereg.oci.media import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
-from forgereg.oci.reference import Digest, parse_digest
+from forgereg.oci.reference import Digest
 
 _DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 _INDEXES = (OCI_INDEX, _DOCKER_INDEX)
@@ -51,31 +53,9 @@ _MEDIA_TYPE = re.compile(
     r"[a-zA-Z0-9][\w!#$&^.+-]{0,126}/[a-zA-Z0-9][\w!#$&^.+-]{0,126}", re.A
 )
 
-_NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
-_REFERENCE = re.compile(r"[!-~]{1,512}")
-
 
 class LayoutIncomplete(ArchiveInvalid):
     """No image of an OCI layout is whole, or it speaks of other images."""
-
-
-@frozen
-class _Claim:
-    """
-    What a descriptor says.
-
-    :ivar tags: which references its annotations give it.
-    :ivar is_artifact: whether it belongs to an image and is none, such as a signature.
-    :ivar may_lack: whether an image is whole without it: its bytes lie elsewhere.
-    """
-
-    digest: Digest
-    size: int
-    media_type: str
-    platform: Platform | None
-    tags: tuple[str, ...]
-    is_artifact: bool
-    may_lack: bool
 
 
 @frozen
@@ -87,13 +67,16 @@ class _Node:
     :ivar blobs: those of an image that are there, the config first.
     :ivar has_image: whether it is what people call an image, or leads to one.
     :ivar height: how many indexes lie in one another from here on.
+    :ivar fit: of the images of an index the one to serve to clients that read none:
+        how far it is from the platform that is wanted, and its manifest.
     """
 
     manifest: Manifest
     children: tuple[_Entry, ...] = ()
-    blobs: tuple[_Claim, ...] = ()
+    blobs: tuple[Claim, ...] = ()
     has_image: bool = False
     height: int = 0
+    fit: tuple[int, Manifest] | None = None
 
 
 @frozen
@@ -101,11 +84,10 @@ class _Entry:
     """
     A manifest as an index names it.
 
-    :ivar fit: the image to serve to clients that read no index: how far it is from
-        the platform that is wanted, and its manifest.
+    :ivar fit: as of a `_Node`, or of the image itself.
     """
 
-    claim: _Claim
+    claim: Claim
     node: _Node
     platform: Platform | None
     fit: tuple[int, Manifest] | None
@@ -135,6 +117,7 @@ class _Layout:
     _wanted: Platform
     _nodes: dict[Digest, _Node | None] = field(init=False, factory=dict)
     _files: dict[Digest, str | None] = field(init=False, factory=dict)
+    _platforms: dict[Digest, Platform | None] = field(init=False, factory=dict)
     _claims: int = field(init=False, default=0)
 
     def read(self, configs: Collection[str]) -> Reading:
@@ -195,7 +178,7 @@ class _Layout:
             and None not in platforms
             and not any(head.node.children for head in heads)
         ):
-            whole = _Entry(heads[0].claim, root, None, _best(heads))
+            whole = _Entry(heads[0].claim, root, None, root.fit)
             yield tags[heads[0].claim.digest], _forms(whole), self._below(root)
             return
         extra = [n for each in others for n in (each.node, *self._below(each.node))]
@@ -216,7 +199,7 @@ class _Layout:
                     waiting.append(each.node)
         return [*found.values()]
 
-    def _load(self, claim: _Claim, depth: int) -> _Node | None:
+    def _load(self, claim: Claim, depth: int) -> _Node | None:
         """Read a manifest; give None where it, or what it needs, is not there."""
         if claim.digest not in self._nodes:
             if len(self._nodes) >= _MAX_MANIFESTS:
@@ -225,7 +208,7 @@ class _Layout:
             self._nodes[claim.digest] = self._load_first(claim, depth)
         return self._nodes[claim.digest]
 
-    def _load_first(self, claim: _Claim, depth: int) -> _Node | None:
+    def _load_first(self, claim: Claim, depth: int) -> _Node | None:
         name = self._find(claim.digest)
         if name is None:
             return None
@@ -250,13 +233,13 @@ class _Layout:
             return self._index(manifest, said.get("manifests"), depth)
         if media_type in _IMAGES:
             claims = [
-                self._claim(said.get("config")),
+                read_claim(said.get("config")),
                 *self._list(said.get("layers")),
             ]
         else:
             claims = self._list(said.get("layers") or said.get("blobs") or [])
             if isinstance(said.get("config"), dict):
-                claims.append(self._claim(said["config"]))
+                claims.append(read_claim(said["config"]))
         there = tuple(each for each in claims if self._find(each.digest))
         if not all(each.may_lack or self._find(each.digest) for each in claims):
             return None
@@ -284,55 +267,43 @@ class _Layout:
         height = 1 + max((each.node.height for each in children), default=0)
         if height > _MAX_HEIGHT:
             raise ArchiveInvalid("indexes in the OCI layout are nested too deep")
-        return _Node(manifest, tuple(children), has_image=has_image, height=height)
-
-    def _entry(self, claim: _Claim, node: _Node) -> _Entry:
-        if node.children:
-            return _Entry(claim, node, None, _best(node.children))
-        platform = claim.platform
-        if platform is None and node.has_image and node.blobs:
-            try:
-                name = self._find(node.blobs[0].digest)
-                platform = read_platform(read_json(self._members, name or ""))
-            except ArchiveInvalid:
-                pass  # a config of another kind
-        far = misfit(self._wanted, platform) if node.has_image else None
-        return _Entry(
-            claim, node, platform, None if far is None else (far, node.manifest)
+        return _Node(
+            manifest,
+            tuple(children),
+            has_image=has_image,
+            height=height,
+            fit=_best(children),
         )
 
-    def _list(self, listed: Any) -> list[_Claim]:
+    def _entry(self, claim: Claim, node: _Node) -> _Entry:
+        if node.children:
+            return _Entry(claim, node, None, node.fit)
+        platform = claim.platform
+        if platform is None and node.has_image:
+            platform = self._platform(node)
+        far = misfit(self._wanted, platform) if node.has_image else None
+        fit = None if far is None else (far, node.manifest)
+        return _Entry(claim, node, platform, fit)
+
+    def _platform(self, node: _Node) -> Platform | None:
+        """Read in an image's config what its descriptor does not say."""
+        digest = node.manifest.digest
+        if digest not in self._platforms:
+            self._platforms[digest] = None
+            name = node.blobs and self._find(node.blobs[0].digest)
+            if name:
+                with suppress(ArchiveInvalid):  # a config of another kind
+                    said = read_json(self._members, name)
+                    self._platforms[digest] = read_platform(said)
+        return self._platforms[digest]
+
+    def _list(self, listed: Any) -> list[Claim]:
         if not isinstance(listed, list):
             raise ArchiveInvalid("a manifest in the OCI layout lists nothing")
         self._claims += len(listed)
         if self._claims > _MAX_CLAIMS:
             raise ArchiveInvalid("the OCI layout has too many descriptors")
-        return [self._claim(each) for each in listed]
-
-    def _claim(self, said: Any) -> _Claim:
-        if not isinstance(said, dict):
-            raise ArchiveInvalid("a descriptor in the OCI layout is not an object")
-        size, media_type = said.get("size"), said.get("mediaType") or ""
-        if type(size) is not int or size < 0 or not isinstance(media_type, str):
-            raise ArchiveInvalid("a descriptor in the OCI layout lacks size or type")
-        try:
-            digest = parse_digest(str(said.get("digest")))
-        except DigestInvalid as e:
-            raise ArchiveInvalid(f"the OCI layout: {e}") from e
-        notes = said.get("annotations")
-        notes = notes if isinstance(notes, dict) else {}
-        platform = read_platform(said.get("platform"))
-        return _Claim(
-            digest,
-            size,
-            media_type,
-            platform,
-            _tags(notes),
-            "artifactType" in said
-            or "vnd.docker.reference.type" in notes
-            or (platform is not None and platform[0] == "unknown"),
-            bool(said.get("urls")) or "data" in said,
-        )
+        return [read_claim(each) for each in listed]
 
     def _find(self, digest: Digest) -> str | None:
         if digest not in self._files:
@@ -365,17 +336,6 @@ def _forms(head: _Entry) -> tuple[Manifest, ...]:
     if head.fit is None or head.fit[1] == index:
         return (index,)
     return (index, head.fit[1])
-
-
-def _tags(notes: Mapping[str, Any]) -> tuple[str, ...]:
-    found = [notes.get(key) for key in _NAMES]
-    full, short = (
-        each if isinstance(each, str) and _REFERENCE.fullmatch(each) else ""
-        for each in found
-    )
-    if full.endswith(f":{short}"):
-        short = ""
-    return tuple(each for each in (full, short) if each)
 
 
 def _damaged(digest: Digest) -> ArchiveInvalid:

@@ -6,6 +6,7 @@ Inflating and hashing both release the interpreter's lock, so they run side by s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from queue import Queue
 from threading import Event, Thread
 from types import TracebackType
@@ -17,15 +18,23 @@ CHUNK = 2**20
 _AHEAD = 3
 
 
+def _ignore() -> None:
+    pass
+
+
 class ReadAhead:
     """
     The bytes of a file, one after another.
 
     Used as a context manager: leaving it ends the thread. The file is not closed.
+
+    :param abandon: is called, by whoever leaves before the file's end, to end a read
+        that hangs.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, abandon: Callable[[], object] = _ignore) -> None:
         self._file = file
+        self._abandon = abandon
         self._chunks: Queue[bytes | Exception] = Queue(_AHEAD)
         self._stopped = Event()
         self._rest = memoryview(b"")
@@ -42,6 +51,8 @@ class ReadAhead:
         trace: TracebackType | None,
     ) -> None:
         self._stopped.set()
+        if self._thread.is_alive():
+            self._abandon()
         while self._thread.is_alive():
             while not self._chunks.empty():
                 self._chunks.get_nowait()

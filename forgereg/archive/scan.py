@@ -27,6 +27,10 @@ from forgereg.oci.errors import ArchiveInvalid
 __all__ = ["Partial", "Stage", "scan", "scan_stream"]
 
 
+def _ignore() -> None:
+    pass
+
+
 def scan(
     archive: Path,
     stage: Stage,
@@ -63,8 +67,8 @@ def scan(
             if kind in OPENERS:
                 return _scan_forward(OPENERS[kind](file), stage, limits, platform)
     advice = (
-        "it has to be run, to write an archive"
-        if kind is Kind.SCRIPT
+        "it would be run if its file were executable"
+        if kind in (Kind.SCRIPT, Kind.PROGRAM)
         else "a docker-archive or an OCI layout is wanted"
     )
     raise ArchiveInvalid(f"the image is {kind.value}: {advice}")
@@ -76,21 +80,28 @@ def scan_stream(
     max_bytes: int,
     platform: str,
     stopping: Callable[[], bool],
+    abandon: Callable[[], object] = _ignore,
 ) -> Reading:
     """
     Read a tar archive out of a pipe, to its end; else as `scan`.
 
-    :param file: its reads may be short; who closes it ends a read that hangs.
+    :param file: its reads may be short.
+    :param abandon: ends a read that hangs, as nothing more is wanted; from any thread.
     """
     with _told():
-        return _scan_forward(file, stage, Limits(max_bytes, stopping), platform)
+        limits = Limits(max_bytes, stopping)
+        return _scan_forward(file, stage, limits, platform, abandon)
 
 
 def _scan_forward(
-    file: BinaryIO, stage: Stage, limits: Limits, platform: str
+    file: BinaryIO,
+    stage: Stage,
+    limits: Limits,
+    platform: str,
+    abandon: Callable[[], object] = _ignore,
 ) -> Reading:
     passing = Pass(stage, limits)
-    with ReadAhead(file) as ahead:
+    with ReadAhead(file, abandon) as ahead:
         passed = passing.read(ahead)
     reading = read_layout(passed, platform)
     passing.keep(reading)

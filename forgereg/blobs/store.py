@@ -76,6 +76,7 @@ class BlobStore:
     max_bytes: int = 0
     _now: Callable[[], float] = time.time
     lock: RLock = field(init=False, factory=RLock)
+    _surveying: RLock = field(init=False, factory=RLock)
     _index: Index = field(init=False, factory=Index)
     _partial_bytes: int = field(init=False, default=0)
     _numbers: Iterator[int] = field(init=False, factory=count)
@@ -122,6 +123,11 @@ class BlobStore:
 
         :param stopping: whether to give up; asked often.
         """
+        with self._surveying:
+            if self._survey(stopping):
+                self.trim()
+
+    def _survey(self, stopping: Callable[[], bool]) -> bool:
         self._removed = set()
         unsafe_since = inf if self._unsafe_since is None else self._unsafe_since
         found = []
@@ -129,7 +135,7 @@ class BlobStore:
             if stat.st_mtime < unsafe_since or self._is_safe(name, stopping):
                 found.append((stat.st_atime, name, stat.st_size))
             if stopping():
-                return
+                return False
         found.sort()
         sizes = OrderedDict((name, size) for _, name, size in found)
         with self.lock:
@@ -140,7 +146,7 @@ class BlobStore:
         if self._boot_id:
             with suppress(OSError):  # it is checked again, then
                 (self.root / "boot").write_text(self._boot_id)
-        self.trim()
+        return True
 
     def _is_safe(self, name: str, stopping: Callable[[], bool]) -> bool:
         """Check a file that may be torn; drop it where it is."""

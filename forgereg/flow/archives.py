@@ -4,9 +4,11 @@ From what nix built to the images in it, and their blobs.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import posixpath
 from collections.abc import Callable
+from errno import ENOENT
 from pathlib import Path
 from stat import S_ISREG
 from threading import Lock
@@ -14,7 +16,8 @@ from typing import BinaryIO
 
 from attrs import define, field, frozen
 
-from forgereg.archive.nix2container import open_blob, read_nix2container
+from forgereg.archive.members import CHUNK
+from forgereg.archive.nix2container import MAX_TEXT, open_blob, read_nix2container
 from forgereg.archive.reading import Reading
 from forgereg.archive.scan import scan, scan_stream
 from forgereg.archive.sniff import HEAD_BYTES, Kind, sniff
@@ -27,12 +30,13 @@ from forgereg.flow.families import Wanted, images_in
 from forgereg.flow.once import Once
 from forgereg.flow.report import State
 from forgereg.flow.slots import Slots
-from forgereg.flow.threads import InThread
+from forgereg.flow.threads import InThread, or_drop
 from forgereg.logs import logger
+from forgereg.nix.outlet import Outlet
 from forgereg.nix.store import Store
 from forgereg.nix.stream import Scripts
 from forgereg.oci.descriptor import Place
-from forgereg.oci.errors import ArchiveInvalid, DiskFull, NameUnknown
+from forgereg.oci.errors import ArchiveInvalid, DiskFull, NameUnknown, ShuttingDown
 from forgereg.oci.reference import Digest
 from forgereg.records.records import KnownBlob, Source
 
@@ -183,7 +187,7 @@ class Archives:
     def _scan(self, found: _Found) -> Reading:
         """Blocking."""
         if found.kind is Kind.JSON:
-            return read_nix2container(found.real.read_bytes(), self._store.real)
+            return self._read_description(found)
         with self._blobs.stage() as stage:
             return scan(
                 found.real,
@@ -194,16 +198,39 @@ class Archives:
                 lambda name: self._store.locate(f"{found.path}/{name}")[1].open("rb"),
             )
 
+    def _read_description(self, found: _Found) -> Reading:
+        """Read what says how to make an image, and check what it says. Blocking."""
+        reading = read_nix2container(_text(found), self._store.real)
+        for digest, place in reading.places.items():
+            if place.is_plain:
+                self._check(digest, place.path)
+        return reading
+
+    def _check(self, digest: Digest, path: str) -> None:
+        hashed = hashlib.new(digest.algorithm)
+        with self._store.real(path).open("rb", buffering=0) as file:
+            while data := file.read(CHUNK):
+                hashed.update(data)
+                if self._stopping:
+                    raise ShuttingDown("the registry is shutting down; pull again")
+        if hashed.hexdigest() != digest.encoded:
+            raise ArchiveInvalid(f"{path} is not {digest}, as the image's JSON has it")
+
     async def _listen(self, errand: Errand, found: _Found) -> Reading:
         """Read what a script writes."""
         async with self._slots.turn(errand, State.READING):
             return await self._scripts.read(errand, found.path, self._scan_stream)
 
-    def _scan_stream(self, file: BinaryIO) -> Reading:
+    def _scan_stream(self, file: Outlet) -> Reading:
         """Blocking."""
         with self._blobs.stage() as stage:
             return scan_stream(
-                file, stage, self._max_bytes, self._platform, self.is_stopping
+                file,
+                stage,
+                self._max_bytes,
+                self._platform,
+                self.is_stopping,
+                file.abandon,
             )
 
     async def read_built(self, errand: Errand, archive: str) -> Read:
@@ -235,22 +262,33 @@ class Archives:
         """
         Open what has a blob at its place, when it is unpacked.
 
-        :raises FileNotFoundError: it is gone.
+        A script takes no build's place: it waits for whoever reads.
+
+        :raises FileNotFoundError: it is gone, and maybe another one is there.
         :raises RegistryError: it cannot be opened.
         """
-        found = await self._in_thread(self._look, blob.source.archive)
+        source = blob.source
+        found = await self._in_thread(self._look, source.archive)
+        if source.stamp not in ("", _stamp(found.status)):
+            raise FileNotFoundError(ENOENT, "another one is there", source.archive)
         if found.is_script:
             stream = self._scripts.open(errand, found.path)
             return _Opened(stream.file, self._in_thread, stream.close)
-        file = await self._in_thread(self._unpacked, found, blob.digest)
+        opening = self._in_thread(self._unpacked, found, blob.digest)
+        file = await or_drop(opening, lambda each: each.close())
         return _Opened(file, self._in_thread)
 
     def _unpacked(self, found: _Found, digest: Digest) -> BinaryIO:
         """Blocking."""
         if found.kind is Kind.JSON:
-            text = found.real.read_bytes()
-            return open_blob(text, digest, self._store.real)
+            return open_blob(_text(found), digest, self._store.real)
         return open_unpacked(found.real)
+
+
+def _text(found: _Found) -> bytes:
+    """Read a file that should be nix2container's JSON. Blocking."""
+    with found.real.open("rb") as file:
+        return file.read(MAX_TEXT + 1)  # more than that is refused
 
 
 def _ignore() -> None:
@@ -273,6 +311,8 @@ class _Opened:
                 return b"" if self._closed else self._file.read(size)
             except BROKEN as e:
                 raise ArchiveInvalid(f"the archive is damaged: {e}") from e
+            except OSError as e:
+                raise ArchiveInvalid(f"the archive cannot be read: {e}") from e
 
     def close(self) -> None:
         if not self._closed:

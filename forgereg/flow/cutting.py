@@ -4,7 +4,6 @@ Cut blobs out of an archive, by the places at which they lie in what it unpacks 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
@@ -20,7 +19,6 @@ from forgereg.flow.threads import InThread
 from forgereg.oci.errors import ArchiveInvalid, DiskFull, RegistryError, ShuttingDown
 from forgereg.records.records import KnownBlob
 
-_NO_ROOM = "there is no room for the unpacked layer"
 #: How much is unpacked before other work has its turn, in bytes.
 STEP = 4 * 2**20
 
@@ -33,14 +31,13 @@ class Opened(Protocol):
         Give the next bytes, at most so many; none at the end, or once it is closed.
 
         Blocking.
+
+        :raises RegistryError: they cannot be had.
         """
 
     def close(self) -> None:
         """Let go of it at once, also while a thread reads; does not block."""
 
-
-#: What the system says where there is no room for a file.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 #: Opens what an archive unpacks to.
 Open = Callable[[], Coroutine[Any, Any, Opened]]
@@ -88,10 +85,6 @@ class Cutting:
         except RegistryError as e:
             error = e
             raise
-        except OSError as e:
-            if e.errno in NO_ROOM:
-                error = DiskFull(_NO_ROOM)
-            raise
         finally:
             if self._opened is not None:
                 self._opened.close()
@@ -101,31 +94,29 @@ class Cutting:
 
     async def _cut(self, stage: Stage, piece: Piece) -> None:
         blob, growing = piece.blob, piece.growing
+        no_room = DiskFull(f"there is no room for {blob.digest}")
         partial = await self._in_thread(stage.partial, blob.size)
         reader = await self._in_thread(partial.reader)
         if reader is None:
-            growing.finish(DiskFull(_NO_ROOM))
-            return
+            return growing.finish(no_room)
         growing.begin(FileSource(reader, blob.size, self._in_thread))
         if self._opened is None:
             self._opened = await self._open()
         opened = self._opened
         await self._skip(opened, blob.place.offset - self._position)
-        hashed = hashlib.sha256()
+        hashed = hashlib.new(blob.digest.algorithm)
         written = 0
-        while written < blob.size and not partial.is_lost:
+        while written < blob.size:
+            # What comes last waits until it is known that all is right.
+            growing.advance(written)
             self._go_on()
             size = min(STEP, blob.size - written)
-            data = await self._in_reader(opened.read, size)
-            _check_some(blob, data)
-            await self._in_reader(_write, data, hashed, partial)
-            written += len(data)
-            self._position += len(data)
-            # The last byte waits until it is known that all are right.
-            growing.advance(min(written, blob.size - 1))
-        if partial.is_lost:
-            growing.finish(DiskFull(_NO_ROOM))
-            return
+            count = await self._in_reader(_copy, opened, size, hashed, partial)
+            _check_some(blob, count)
+            written += count
+            self._position += count
+            if partial.is_lost:
+                return growing.finish(no_room)
         _check_digest(blob, hashed.hexdigest())
         await self._in_thread(partial.keep, blob.digest)
         growing.advance(written)
@@ -149,15 +140,18 @@ class Straight:
     A blob that is read out of its archive while it is sent; nothing is kept.
 
     Who wants a stretch behind one that was read already has the archive opened again.
+
+    :ivar failed: is told why it cannot be read.
     """
 
     _blob: KnownBlob
     _open: Open
     _in_reader: InThread
+    _failed: Callable[[Exception], object]
     _opened: Opened | None = field(init=False, default=None)
     #: of the next byte, in what the archive unpacks to
     _at: int = field(init=False, default=0)
-    #: of what went by since the blob's begin; None where that was skipped
+    #: of what went by since the blob's begin
     _hashed: Any = field(init=False, default=None)
     _closed: bool = field(init=False, default=False)
 
@@ -185,35 +179,49 @@ class Straight:
         opened = await self._open()
         if self._closed:
             opened.close()
-        self._opened, self._at, self._hashed = opened, 0, None
+        self._opened, self._at = opened, 0
+        self._hashed = hashlib.new(self._blob.digest.algorithm)
         return opened
 
     async def read(self, position: int, size: int) -> bytes:
         """
         Give at least one byte; none at the end.
 
-        :raises ArchiveInvalid: it was read from the begin, and is not what it was.
+        :raises RegistryError: it cannot be had, or was read to its end, and is not
+            what it was.
         """
         size = min(size, self._blob.size - position)
         if size <= 0:
             return b""
-        wanted = self._blob.place.offset + position
+        try:
+            return await self._read(self._blob.place.offset + position, size)
+        except (RegistryError, OSError) as e:
+            if self._closed:
+                return b""
+            self._failed(e)
+            if isinstance(e, OSError):
+                archive = self._blob.source.archive
+                raise ArchiveInvalid(f"{archive} cannot be read") from e
+            raise
+
+    async def _read(self, wanted: int, size: int) -> bytes:
         opened = self._opened
         if opened is None or wanted < self._at:
             opened = await self.begin()
+        start = self._blob.place.offset
         while self._at < wanted:
-            self._hashed = None
-            size_to_go = wanted - self._at
-            self._at += await self._in_reader(_skip, opened, size_to_go)
-        if not position:
-            self._hashed = hashlib.sha256()
-        data = await self._in_reader(_read, opened, size, self._hashed)
-        if self._closed:
-            return b""
-        _check_some(self._blob, data)
+            goal = start if self._at < start else wanted
+            await self._take(opened, min(STEP, goal - self._at))
+        return await self._take(opened, size)
+
+    async def _take(self, opened: Opened, size: int) -> bytes:
+        blob = self._blob
+        hashed = self._hashed if self._at >= blob.place.offset else None
+        data = await self._in_reader(_read, opened, size, hashed)
+        _check_some(blob, len(data))
         self._at += len(data)
-        if position + len(data) == self._blob.size and self._hashed is not None:
-            _check_digest(self._blob, self._hashed.hexdigest())
+        if self._at == blob.place.offset + blob.size:
+            _check_digest(blob, self._hashed.hexdigest())
         return data
 
     def close(self) -> None:
@@ -226,10 +234,12 @@ class Straight:
             self._opened.close()
 
 
-def _write(data: bytes, hashed: Any, partial: Partial) -> None:
-    """Blocking."""
+def _copy(opened: Opened, size: int, hashed: Any, partial: Partial) -> int:
+    """Write the next bytes to a file; give how many. Blocking."""
+    data = opened.read(size)
     hashed.update(data)
     partial.write(data)
+    return len(data)
 
 
 def _read(opened: Opened, size: int, hashed: Any) -> bytes:
@@ -248,8 +258,8 @@ def _skip(opened: Opened, size: int) -> int:
     return len(data)
 
 
-def _check_some(blob: KnownBlob, data: bytes) -> None:
-    if not data:
+def _check_some(blob: KnownBlob, count: int) -> None:
+    if not count:
         raise ArchiveInvalid(f"{blob.source.archive} ends within {blob.digest}")
 
 

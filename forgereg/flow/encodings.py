@@ -4,6 +4,7 @@ Blobs compressed for their way to clients: each form is made once, while it is s
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from typing import Any
@@ -19,7 +20,7 @@ from forgereg.blobs.store import BlobStore
 from forgereg.flow.failures import Failures
 from forgereg.flow.growing import Followed, Growing
 from forgereg.flow.source import FileSource, Source
-from forgereg.flow.threads import InThread
+from forgereg.flow.threads import InThread, or_drop
 from forgereg.logs import logger
 from forgereg.oci.errors import ArchiveInvalid, DiskFull, RegistryError
 from forgereg.oci.reference import Digest
@@ -69,7 +70,8 @@ class Encodings:
             return None
         growing = self._growing.get(key)
         if growing is None:
-            file = await self._in_thread(self._blobs.open, digest, None, coding)
+            opened = self._in_thread(self._blobs.open, digest, None, coding)
+            file = await or_drop(opened, lambda each: each.close() if each else None)
             if file is not None:
                 return FileSource(file, file.seek(0, 2), self._in_thread)
             growing = self._growing.get(key)
@@ -78,7 +80,8 @@ class Encodings:
         else:
             growing = self._growing[key] = Growing()
             followed = Followed(growing)
-            Deferred.fromCoroutine(self._run(key, growing, plain))
+            running = Deferred.fromCoroutine(self._run(key, growing, plain))
+            running.addErrback(lambda f: _log.failure("a blob was not encoded", f))
         error = await followed.begun()
         if error is None and growing.written:
             return followed
@@ -90,16 +93,16 @@ class Encodings:
     ) -> None:
         error: RegistryError | None = ArchiveInvalid(f"{key[0]} was not encoded")
         stack = ExitStack()
+        source: Source | None = None
         try:
             known, source = await plain()
-            stack.callback(source.close)
-            head = await _some(source, 0, HEAD_BYTES)
-            if known.size < _WORTH_BYTES or sniff(head) in _PACKED:
+            head = await _some(source, 0, min(_STEP, known.size))
+            if known.size < _WORTH_BYTES or sniff(head[:HEAD_BYTES]) in _PACKED:
                 self._useless[key] = True
             else:
                 stage = await self._in_thread(stack.enter_context, self._blobs.stage())
                 partial = await self._in_thread(stage.partial, known.size)
-                await self._encode(key, growing, known, source, partial)
+                await self._encode(key, growing, known, source, head, partial)
             error = None
         except RegistryError as e:
             self._failures.remember(("encoding", key), e)
@@ -107,6 +110,8 @@ class Encodings:
         finally:
             del self._growing[key]
             growing.finish(error)
+            if source is not None:
+                source.close()
             await self._in_thread(stack.close)
 
     async def _encode(
@@ -115,27 +120,33 @@ class Encodings:
         growing: Growing,
         known: KnownBlob,
         source: Source,
+        data: bytes,
         partial: Partial,
     ) -> None:
+        """
+        Write the encoded form.
+
+        :param data: what was read of the source already.
+        """
         digest, coding = key
         no_room = DiskFull(f"there is no room for {digest} as {coding}")
         reader = await self._in_thread(partial.reader)
         if reader is None:
             raise no_room
-        growing.begin(FileSource(reader, known.size, self._in_thread))
+        # It may turn out larger than what it is made of.
+        growing.begin(FileSource(reader, sys.maxsize, self._in_thread))
         encoder = Encoder(coding)
         position = written = 0
-        is_open = True
-        while is_open:
-            data = await _some(source, position, min(_STEP, known.size - position))
+        while data:
             position += len(data)
-            is_open = position < known.size
-            if is_open and not data:
-                raise ArchiveInvalid(f"{digest} ends too soon")
-            written += await self._in_reader(_write, encoder, data, is_open, partial)
+            is_last = position == known.size
+            written += await self._in_reader(_write, encoder, data, is_last, partial)
             if partial.is_lost:
                 raise no_room
             growing.advance(written)
+            data = await _some(source, position, min(_STEP, known.size - position))
+        if position < known.size:
+            raise ArchiveInvalid(f"{digest} ends too soon")
         if written < known.size:
             await self._in_thread(partial.keep, digest, coding)
         else:
@@ -143,11 +154,13 @@ class Encodings:
 
 
 async def _some(source: Source, position: int, size: int) -> bytes:
+    if not size:
+        return b""
     return source.peek(position, size) or await source.read(position, size)
 
 
-def _write(encoder: Encoder, data: bytes, is_open: bool, partial: Partial) -> int:
+def _write(encoder: Encoder, data: bytes, is_last: bool, partial: Partial) -> int:
     """Blocking."""
-    encoded = encoder.encode(data) + (b"" if is_open else encoder.finish())
+    encoded = encoder.encode(data) + (encoder.finish() if is_last else b"")
     partial.write(encoded)
     return len(encoded)

@@ -59,7 +59,8 @@ class Growing:
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, {}
         for each in waiting:
-            each.callback(None)
+            if not each.called:  # one who is told may make another leave
+                each.callback(None)
 
     @property
     def extent(self) -> tuple[int, int] | None:

@@ -6,7 +6,7 @@ First the flake as configured, then git's refs. What is known is not asked again
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from attrs import define, evolve, field, frozen
 from cachetools import LRUCache
@@ -34,7 +34,7 @@ from forgereg.oci.errors import (
     RegistryError,
 )
 from forgereg.oci.manifest import Manifest
-from forgereg.oci.reference import Name, Tag
+from forgereg.oci.reference import Digest, Name, Tag
 from forgereg.records.builds import BuildRecords
 from forgereg.records.records import Records, Source
 
@@ -303,10 +303,13 @@ class Images:
             lambda: flake.build(build, locked, attribute, derivation),
         )
 
-    async def read_again(self, build: Build, flake: Flake, source: Source) -> None:
+    async def read_again(
+        self, build: Build, flake: Flake, source: Source
+    ) -> Collection[Digest]:
         """
         Find the blobs of an archive again, building it if it is gone.
 
+        :returns: those that it has.
         :raises RegistryError: it cannot be had again.
         """
         try:
@@ -325,4 +328,6 @@ class Images:
                     " something else by now: pull it by tag"
                 ) from e
         now = evolve(source, stamp=read.stamp)
-        await self._in_thread(self._records.note_places, now, read.reading.places)
+        places = read.reading.places
+        await self._in_thread(self._records.note_places, now, places)
+        return places.keys()

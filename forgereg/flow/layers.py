@@ -23,7 +23,7 @@ from forgereg.flow.errand import Errand
 from forgereg.flow.failures import Failures
 from forgereg.flow.growing import Followed, Growing
 from forgereg.flow.source import FileSource, Source
-from forgereg.flow.threads import InThread
+from forgereg.flow.threads import InThread, or_drop
 from forgereg.logs import logger
 from forgereg.oci.errors import (
     ArchiveInvalid,
@@ -35,6 +35,9 @@ from forgereg.oci.reference import Digest, Name
 from forgereg.records.records import KnownBlob, Records
 
 _log = logger(__name__)
+
+#: How long a script may take that is read no faster than a client receives.
+_SLOW_SECONDS = 86400.0
 
 
 @define(eq=False)
@@ -86,27 +89,39 @@ class Layers:
         :raises RegistryError: it cannot be had now.
         """
         archive, place = known.source.archive, known.place
-        if place.is_plain or archive in self._doubtful:
+        if place.is_plain or place.offset < 0 or archive in self._doubtful:
             return None
         # What is made by a description is made one by one.
         key = (archive,) if place.offset else (archive, known.digest)
         self._failures.check(("blob", *key))
         followed = await self._follow(errand, name, known, key)
-        if followed is not None:
+        if followed is None:
+            find = self._in_thread(self.find, known)
+            found = await or_drop(find, lambda each: each.close() if each else None)
+            if found is not None:
+                return found
+        else:
             error = await followed.begun()
             if error is None:
                 return followed
+            if isinstance(error, ShuttingDown):
+                raise error
             if not isinstance(error, DiskFull):
                 self._failures.check(("blob", *key))
                 return None
         try:
             return await self._straight(errand, known)
-        except FileNotFoundError:
+        except OSError:
             return None
 
     async def _straight(self, errand: Errand, known: KnownBlob) -> Source:
+        # A script writes no faster than the client reads.
+        slow = errand.beside(max(errand.timeout_seconds, _SLOW_SECONDS))
         straight = Straight(
-            known, lambda: self._archives.open(errand, known), self._in_reader
+            known,
+            lambda: self._archives.open(slow, known),
+            self._in_reader,
+            lambda error: self._doubt(known, error),
         )
         await straight.begin()
         return straight
@@ -117,7 +132,10 @@ class Layers:
         """Receive a blob as it is cut out; None where a pass has it behind it."""
 
         async def instead() -> Source:
-            return await self._straight(errand, known)
+            try:
+                return await self._straight(errand, known)
+            except OSError as e:
+                raise ArchiveInvalid(f"{known.source.archive} is gone") from e
 
         blobs = [known]
         if known.place.offset and key not in self._cuttings:
@@ -142,34 +160,39 @@ class Layers:
             self._in_reader,
             self._archives.is_stopping,
         )
-        Deferred.fromCoroutine(self._run(cutting, known, key))
+        running = Deferred.fromCoroutine(self._run(cutting, known, key))
+        running.addErrback(lambda failure: _log.failure("layers were lost", failure))
         return followed
 
     def _missing(self, name: Name, known: KnownBlob) -> list[KnownBlob]:
         """List what else has to be cut out of an archive. Blocking."""
-        others = [
-            blob
-            for blob in self._records.blobs_of(name, known.source)
-            if blob.place.offset and not self._blobs.path(blob.digest).exists()
-        ]
-        return others if known in others else [known, *others]
+        missing = {known.digest: known}
+        for blob in self._records.blobs_of(name, known.source):
+            is_there = blob.place.is_plain or self._blobs.path(blob.digest).exists()
+            if blob.place.offset > 0 and not is_there:
+                missing.setdefault(blob.digest, blob)
+        return list(missing.values())
 
     async def _run(
         self, cutting: Cutting, known: KnownBlob, key: tuple[object, ...]
     ) -> None:
-        archive = known.source.archive
         try:
             await cutting.run()
-        except ShuttingDown:
-            pass
         except (RegistryError, OSError) as e:
-            _log.warn("{archive} was not unpacked: {error}", archive=archive, error=e)
-            if known.place.offset or isinstance(e, OSError):
-                self._doubtful.add(archive)
-            elif isinstance(e, ArchiveInvalid):
-                self._failures.remember(("blob", *key), e)
+            self._doubt(known, e)
         finally:
             del self._cuttings[key]
+
+    def _doubt(self, known: KnownBlob, error: Exception) -> None:
+        """Take note that a blob could not be had at its place."""
+        if isinstance(error, ShuttingDown):
+            return
+        archive = known.source.archive
+        _log.warn("{archive} was not unpacked: {error}", archive=archive, error=error)
+        if known.place.offset or not isinstance(error, ArchiveInvalid):
+            self._doubtful.add(archive)
+        else:
+            self._failures.remember(("blob", archive, known.digest), error)
 
     def trust(self, archive: str) -> None:
         """Take note that an archive was read again."""

@@ -302,8 +302,7 @@ class Registry:
         errand = self.errand(f"{name}@{digest}", client)
         if source is None:
             source = await self._layers.unpack(errand, name, known)
-        if source is None:
-            await self._read_again(name, known, client)
+        if source is None and await self._read_again(name, known, client):
             known, source = await self._open(name, digest)
             if source is None:
                 source = await self._layers.unpack(errand, name, known)
@@ -317,7 +316,8 @@ class Registry:
             )
         return known, source
 
-    async def _read_again(self, name: Name, known: KnownBlob, client: str) -> None:
+    async def _read_again(self, name: Name, known: KnownBlob, client: str) -> bool:
+        """Read an archive again; say whether it has the blob."""
         source, digest = known.source, known.digest
         _log.info("{name}: blob {digest} is gone", name=name, digest=digest)
         # It may be another's that has the same derivation.
@@ -331,8 +331,9 @@ class Registry:
             client,
             lambda build: read_again(build, flake, source),
         )
-        await done
+        found = await done
         self._layers.trust(source.archive)
+        return digest in found
 
     async def blob_size(self, name: Name, digest: Digest) -> int:
         """

@@ -20,7 +20,7 @@ import re
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -72,9 +72,7 @@ class RunStream(Protocol):
 class CallInThread(Protocol):
     """Call a function in a thread; cancelling only drops its result."""
 
-    def __call__(
-        self, call: Callable[[BinaryIO], T], file: BinaryIO, /
-    ) -> Deferred[T]: ...
+    def __call__(self, call: Callable[[Outlet], T], file: Outlet, /) -> Deferred[T]: ...
 
 
 @define(eq=False)
@@ -173,9 +171,7 @@ class Scripts:
         )
         return Stream(file, ended, listener, self._memory_bytes, self._clock)
 
-    async def read(
-        self, errand: Errand, script: str, read: Callable[[BinaryIO], T]
-    ) -> T:
+    async def read(self, errand: Errand, script: str, read: Callable[[Outlet], T]) -> T:
         """
         Run a script, and have a thread read what it writes.
 

@@ -39,7 +39,8 @@ class Place:
     """
     Where the bytes of a blob lie.
 
-    :ivar offset: in bytes: in the file, or in what the file unpacks to.
+    :ivar offset: in bytes: in the file, or in what the file unpacks to; negative where
+        it has to be found again.
     :ivar path: of the file: empty for the archive itself, relative for a file below
         it, absolute for another one in the Nix store.
     :ivar is_plain: whether the file holds them as they are; else they are in what it

@@ -14,6 +14,7 @@ import attrs
 from attrs import frozen
 from sqlalchemy import (
     URL,
+    ColumnElement,
     Connection,
     Engine,
     Table,
@@ -244,6 +245,7 @@ class Records:
         :param parts: the other manifests that those lead to.
         """
         with self._writing() as connection:
+            _lose_places(connection, source)
             source_id = connection.execute(
                 insert(sources)
                 .values(attrs.asdict(source))
@@ -283,13 +285,11 @@ class Records:
         :param source: with the stamp that it has now.
         :param places: of what it has now.
         """
-        is_same = (sources.c.derivation == source.derivation) & (
-            sources.c.archive == source.archive
-        )
         with self._writing() as connection:
+            _lose_places(connection, source)
             source_id = connection.execute(
                 update(sources)
-                .where(is_same)
+                .where(_is_same(source))
                 .values(stamp=source.stamp)
                 .returning(sources.c.id)
             ).scalar_one_or_none()
@@ -310,6 +310,24 @@ class Records:
                     ),
                     rows,
                 )
+
+
+def _is_same(source: Source) -> ColumnElement[bool]:
+    return (sources.c.derivation == source.derivation) & (
+        sources.c.archive == source.archive
+    )
+
+
+def _lose_places(connection: Connection, source: Source) -> None:
+    """Where another file is at an archive's path, nothing lies where it did."""
+    other = select(sources.c.id).where(
+        _is_same(source), sources.c.stamp != source.stamp
+    )
+    connection.execute(
+        update(origins)
+        .where(origins.c.source.in_(other), origins.c.path.is_not(None))
+        .values(path="", offset=-1, is_plain=False)
+    )
 
 
 _BLOBS = (

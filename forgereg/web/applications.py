@@ -78,7 +78,7 @@ class ApplicationFiles:
         )
         if not isinstance(tag, Tag):
             raise RequestInvalid("an application has tags, and no digest")
-        host = host_of(request)
+        host = host_of(request, self._clients)
         work = self._applications.compose(name, tag, host, self._clients.name(request))
         pending = Pending(self._clock, Deferred.fromCoroutine(work))
         plan = patience(
@@ -125,14 +125,16 @@ def _refuse(request: Request, refusal: Problem) -> bytes:
     return body
 
 
-def host_of(request: Request) -> str:
+def host_of(request: Request, clients: Clients) -> str:
     """
     Say what the client calls the registry, as references to images have it.
 
+    :param clients: knows which proxies are believed.
     :raises RequestInvalid: no image could be pulled from what it says.
     """
     lines = request.requestHeaders.getRawHeaders(b"host", [])
     said = lines[0].decode("latin-1").strip() if len(lines) == 1 else ""
+    said = clients.told_by_proxy(request, "x-forwarded-host") or said
     match = _HOST.fullmatch(said) if len(said) <= _MAX_HOST else None
     if match is None:
         raise RequestInvalid(
@@ -141,5 +143,6 @@ def host_of(request: Request) -> str:
     host, port = match["host"].lower(), match["port"] or ""
     # Clients take a first word for a host only if it looks like one.
     if not port and "." not in host and host != "localhost":
-        port = ":443" if request.isSecure() else ":80"
+        scheme = clients.told_by_proxy(request, "x-forwarded-proto")
+        port = ":443" if request.isSecure() or scheme == "https" else ":80"
     return host + port

@@ -68,6 +68,15 @@ class Clients:
         address = self._find(request)
         return address is None or _is_in(address, self.fast)
 
+    def told_by_proxy(self, request: Asked, name: str) -> str | None:
+        """Give what a proxy that is believed says of a request, in a header."""
+        peer = _peer(request)
+        lines = request.requestHeaders.getRawHeaders(name, [])
+        if not lines or not (peer is None or _is_in(peer, self.proxies)):
+            return None
+        # Each proxy adds what it knows; the others may be the client's own words.
+        return ",".join(lines).rpartition(",")[2].strip()
+
     def _find(self, request: Asked) -> _Address | None:
         """Give the client's address; None for what comes over a Unix socket."""
         found = _peer(request)

@@ -78,5 +78,6 @@ def problem(status: int, code: str, message: str) -> Problem:
 
 def describe(error: errors.RegistryError) -> Problem:
     """Write down one of the registry's own errors."""
-    status, code = TABLE[type(error)]
+    kind = next(each for each in type(error).__mro__ if each in TABLE)
+    status, code = TABLE[kind]
     return problem(status, code, str(error))

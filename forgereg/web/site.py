@@ -270,7 +270,7 @@ class RegistrySite(server.Site):
             return False
         channel.resetTimeout()
         channel.writeSequence(pieces)
-        client = channel.getPeer().host
+        client = getattr(channel.getPeer(), "host", "-")
         line = f'"{client}" - - {self._logDateTime}{kept.log}'
         _log.info("{line}", line=line)
         return True

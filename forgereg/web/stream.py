@@ -19,8 +19,9 @@ from zope.interface import implementer
 
 from forgereg.flow.source import Source
 
-#: How much is read at a time, in bytes: what Twisted sends at a time.
-CHUNK = 2**17
+#: How much is read at a time, in bytes: larger pieces cost the allocator more than they
+#: save, and more memory for each client that is slow.
+CHUNK = 2**16
 #: How much the kernel copies for one client before others have their turn, in bytes.
 _TURN = 2**18
 #: How far apart the bytes are by which the page cache is asked whether it has a stretch:

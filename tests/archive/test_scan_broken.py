@@ -50,7 +50,7 @@ packs = pytest.mark.parametrize("pack", PACKS.values(), ids=PACKS.keys())
     ("data", "reason"),
     [
         (b"", "an empty file"),
-        (b"#!/bin/sh\nexec tar c .\n", "an executable script: it has to be run"),
+        (b"#!/bin/sh\nexec tar c .\n", "an executable script: it would be run if"),
         (b"\x7fELF\x02\x01\x01" + bytes(5000), "an executable program"),
         (lzma.compress(ARCHIVE)[:-9], "damaged"),
         (bz2.compress(ARCHIVE), "not of a kind that is known"),

@@ -210,11 +210,12 @@ def test_twice(served: Served) -> None:
 
 
 def test_blobs(served: Served) -> None:
-    """To bring back a layer can be cancelled as any build."""
+    """To read an archive again for a layer can be cancelled as any build."""
     digests = served.digests("packages/hello")
     for file in (served.state / "blobs").rglob("*"):
         if file.is_file():
             file.unlink()
+    served.nix.packages["hello"].outputs["image"].make()
     served.readers.pause()
     client = served.begin(f"/v2/packages/hello/blobs/{digests[2]}")
     assert states(served) == [State.DONE, State.READING]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from typing import NoReturn
 
 import pytest
 
-from forgereg.blobs.store import BlobStore
 from forgereg.nix.process import Exit
+from forgereg.oci.errors import DiskFull
 from forgereg.oci.media import OCI_MANIFEST
+from forgereg.records.records import Records
 from tests.client import Answer, Headers
 from tests.registry import ANY_FORM, Served, digest_of
 
@@ -90,15 +90,15 @@ def test_full_disk_of_nix(served: Served) -> None:
 def test_full_disk_of_the_registry(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Layers that find no room are not the flake's fault either."""
+    """Records that find no room are not the flake's fault either."""
 
-    def stage(store: BlobStore) -> NoReturn:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def remember(*of: object) -> NoReturn:
+        raise DiskFull("there is no room for what is remembered")
 
-    monkeypatch.setattr(BlobStore, "stage", stage)
+    monkeypatch.setattr(Records, "remember_image", remember)
     answer = served.get(LATEST, ANY_FORM)
     assert (answer.status, answer.error[0]) == (507, "UNKNOWN")
-    assert "no room for the layers" in answer.reason
+    assert "there is no room" in answer.reason
 
 
 def test_shutting_down(served: Served) -> None:
@@ -119,7 +119,7 @@ def test_archive_that_is_none(served: Served) -> None:
     digest = served.get(LATEST, ANY_FORM).json["config"]["digest"]
     answer = served.get(f"/v2/packages/hello/blobs/{digest}")
     assert (answer.status, answer.error[0]) == (422, "MANIFEST_UNKNOWN")
-    assert "streamLayeredImage" in answer.reason
+    assert "an executable script" in answer.reason
 
 
 @pytest.mark.parametrize(

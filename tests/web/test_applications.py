@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
 import pytest
 
-from tests.client import ask
+from tests.client import Connection, ask
 from tests.doubles import Package
 from tests.registry import HELLO, Served, archive
 
@@ -40,6 +42,22 @@ def test_hosts(shop: Served, host: str, written: str) -> None:
     answer = ask(shop.site, "GET", TARGET, host=host)
     reference = f'"{written}/applications/shop/web@sha256:'
     assert reference in answer.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("address", "written"),
+    [("127.0.0.1", "forge:443"), ("192.0.2.1", "inside:80")],
+)
+def test_behind_a_proxy(shop: Served, address: str, written: str) -> None:
+    """A proxy that is trusted says what the client calls the registry; nobody else does."""
+    shop.set(trusted_proxies=(ip_network("127.0.0.0/8"),))
+    connection = Connection.to(shop.site, address=address)
+    headers = [
+        ("X-Forwarded-Host", "its-own-words, forge"),
+        ("X-Forwarded-Proto", "https"),
+    ]
+    connection.ask("GET", TARGET, headers, host="inside")
+    assert f'"{written}/applications/shop/web@' in connection.answer().body.decode()
 
 
 @pytest.mark.parametrize(
