@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import os
-import tarfile
 from pathlib import Path
 
-from tests import daemon
+from isal import igzip
+
+from tests import archives, daemon
+from tests.archives import Entry, Pack
 from tests.daemon import ROOT
 
+#: What its container prints.
+SAYS = "this is large\n"
 
-def large_image(folder: Path, layer_bytes: int) -> tuple[str, str]:
+
+def quick_gz(data: bytes) -> bytes:
+    """Compress with gzip, in no time."""
+    packed: bytes = igzip.compress(data, 0)
+    return packed
+
+
+def large_archive(layer_bytes: int) -> tuple[bytes, str]:
+    """Give an archive with one layer of at least that size, and the layer's digest."""
+    block = os.urandom(2**20)
+    busybox = Path("/bin/busybox").read_bytes()
+    layer = archives.layer_of(
+        archives.tar(
+            [
+                Entry("bin/busybox", busybox, mode=0o755),
+                Entry("ballast", block * (layer_bytes // len(block))),
+            ]
+        )
+    )
+    command = ["/bin/busybox", "echo", SAYS.strip()]
+    recipe = archives.Recipe((layer,), more={"config": {"Cmd": command}})
+    archive = archives.tar(archives.build_layered_image(recipe))
+    return archive, f"sha256:{layer.diff_id}"
+
+
+def large_image(
+    folder: Path, layer_bytes: int, pack: Pack = archives.plain
+) -> tuple[str, str]:
     """
     Write the flake; its package is ``large``.
 
+    :param pack: how the archive is packed; a plain one is served as it lies in the
+        Nix store.
     :returns: flake ref, and digest of the layer.
     """
     reference = daemon.flake(ROOT / "tests" / "flakes" / "archives", folder)
     (folder / "archives").mkdir()
-    block = os.urandom(2**20)
-    layer = block * (layer_bytes // len(block))
-    digest = f"sha256:{hashlib.sha256(layer).hexdigest()}"
-    config = json.dumps({"rootfs": {"diff_ids": [digest]}}).encode()
-    manifest = [{"Config": "c.json", "RepoTags": None, "Layers": ["layer.tar"]}]
-    with tarfile.open(folder / "archives" / "large", "w") as archive:
-        for name, content in (
-            ("layer.tar", layer),
-            ("c.json", config),
-            ("manifest.json", json.dumps(manifest).encode()),
-        ):
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
+    archive, digest = large_archive(layer_bytes)
+    (folder / "archives" / "large").write_bytes(pack(archive))
     return reference, digest
