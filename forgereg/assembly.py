@@ -173,6 +173,7 @@ class Assembly:
             machine.blobs,
             Scripts(
                 machine.run_stream,
+                Nix(machine.run, command, machine.env, clock, machine.state).closure,
                 # Without its secrets: in /proc a script can see what bwrap has.
                 {"PATH": machine.env.get("PATH", "")},
                 store.root,

@@ -293,6 +293,8 @@ class ScriptedNix:
             assert argv[-1] == remote_url(self.flake)
             refs = [f"{its}\t{name}\n" for name, its in sorted(self.refs.items())]
             return Exit(0, "".join(refs).encode())
+        if verb == "path-info":
+            return Exit(0, argv[-1].encode())
         if verb == "metadata":
             if argv[-1] == self.flake:
                 return _printed(metadata)
@@ -338,7 +340,7 @@ class ScriptedNix:
 
 
 def _verb(argv: list[str]) -> str:
-    (verb,) = {"metadata", "eval", "build", "ls-remote"}.intersection(argv)
+    (verb,) = {"metadata", "eval", "build", "ls-remote", "path-info"}.intersection(argv)
     return verb
 
 

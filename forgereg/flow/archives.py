@@ -272,7 +272,7 @@ class Archives:
         if source.stamp not in ("", _stamp(found.status)):
             raise FileNotFoundError(ENOENT, "another one is there", source.archive)
         if found.is_script:
-            stream = self._scripts.open(errand, found.path)
+            stream = await self._scripts.open(errand, found.path)
             return _Opened(stream.file, self._in_thread, stream.close)
         opening = self._in_thread(self._unpacked, found, blob.digest)
         file = await or_drop(opening, lambda each: each.close())

@@ -28,7 +28,7 @@ class Opened(Protocol):
 
     def read(self, size: int) -> bytes:
         """
-        Give the next bytes, at most so many; none at the end, or once it is closed.
+        Give the next bytes: so many, or fewer at the end, or once it is closed.
 
         Blocking.
 
@@ -112,7 +112,7 @@ class Cutting:
             self._go_on()
             size = min(STEP, blob.size - written)
             count = await self._in_reader(_copy, opened, size, hashed, partial)
-            _check_some(blob, count)
+            _check_whole(blob, count, size)
             written += count
             self._position += count
             if partial.is_lost:
@@ -218,7 +218,7 @@ class Straight:
         blob = self._blob
         hashed = self._hashed if self._at >= blob.place.offset else None
         data = await self._in_reader(_read, opened, size, hashed)
-        _check_some(blob, len(data))
+        _check_whole(blob, len(data), size)
         self._at += len(data)
         if self._at == blob.place.offset + blob.size:
             _check_digest(blob, self._hashed.hexdigest())
@@ -258,8 +258,8 @@ def _skip(opened: Opened, size: int) -> int:
     return len(data)
 
 
-def _check_some(blob: KnownBlob, count: int) -> None:
-    if not count:
+def _check_whole(blob: KnownBlob, count: int, size: int) -> None:
+    if count < size:
         raise ArchiveInvalid(f"{blob.source.archive} ends within {blob.digest}")
 
 

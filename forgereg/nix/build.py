@@ -324,6 +324,17 @@ class Nix:
             raise EvaluationFailed(f"the flake changed during the {what}; pull again")
         return output
 
+    async def closure(self, errand: Errand, path: str) -> list[str]:
+        """
+        Say what a store path refers to, itself included.
+
+        :param path: or of a file below it.
+        :raises BuildFailed: the store does not know it.
+        """
+        what = f"closure of {errand.image}"
+        out = await self._nix(errand, self._command.closure(path), BuildFailed, what)
+        return out.decode().split()
+
     async def _nix(
         self,
         errand: Errand,

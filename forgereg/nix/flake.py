@@ -165,6 +165,10 @@ class Command:
             "--", f"{_ref(locked)}#{attribute}",
         )  # fmt: skip
 
+    def closure(self, path: str) -> list[str]:
+        """Ask what a store path, or that of a file below it, refers to; prints lines."""
+        return self._nix("path-info", "--recursive", "--", path)
+
     def probe(self) -> list[str]:
         """Evaluate a trifle that needs flakes and the store; prints ``true``."""
         return self._nix("eval", "--expr", "builtins ? getFlake")

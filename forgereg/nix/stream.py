@@ -2,9 +2,9 @@
 Run an executable of the Nix store that writes an archive, as streamLayeredImage makes.
 
 It comes from a flake, and nobody has built it yet: so it runs in a sandbox of its own,
-with no more than a builder would have. It sees the Nix store, which it cannot write,
-an empty ``/tmp`` in memory, and neither files, processes and network of this machine
-nor what the registry has in its environment.
+with no more than a builder would have. It sees of the Nix store what it refers to, and
+cannot write there, an empty ``/tmp`` in memory, and neither files, processes and network
+of this machine nor what the registry has in its environment.
 
 Its memory is bounded as an evaluation's is: it, too, is a child of the registry, and
 shares its memory; a builder is one of nix's daemon. Its time is what the errand has
@@ -33,7 +33,9 @@ from forgereg.oci.errors import BuildFailed
 
 T = TypeVar("T")
 
-_STORE = "/nix/store"
+#: What bwrap takes are 9000 arguments, of which each path needs three.
+#: Source: bubblewrap.c, MAX_ARGS.
+_MOST_PATHS = 2900
 #: How much a script may put aside in its /tmp, in bytes.
 _TMP_BYTES = 256 * 2**20
 
@@ -67,6 +69,12 @@ class RunStream(Protocol):
         timeout_seconds: float,
         on_line: Callable[[bytes], object],
     ) -> tuple[Outlet, Deferred[Exit]]: ...
+
+
+class Closure(Protocol):
+    """Say what a store path refers to: `build.Nix.closure`."""
+
+    async def __call__(self, errand: Errand, path: str) -> Sequence[str]: ...
 
 
 class CallInThread(Protocol):
@@ -140,6 +148,7 @@ class Scripts:
     """
     The executables that write images.
 
+    :ivar closure: says what of the store a script may see.
     :ivar env: with the PATH that bwrap is on, and no secrets: scripts may see it.
     :ivar root: what stands before ``/nix/store`` where the store's files really lie.
     :ivar memory_bytes: of each process of a script; 0 for any.
@@ -149,6 +158,7 @@ class Scripts:
     """
 
     _run: RunStream
+    _closure: Closure
     _env: Mapping[str, str]
     _root: Path
     _memory_bytes: int
@@ -156,14 +166,23 @@ class Scripts:
     _in_thread: CallInThread
     _hide: Callable[[str], str] = masked
 
-    def open(self, errand: Errand, script: str) -> Stream:
+    async def open(self, errand: Errand, script: str) -> Stream:
         """
         Begin to run a script.
 
         :param script: its store path, links followed.
+        :raises BuildFailed: it refers to nothing, or to too much.
         """
-        store = f"{self._root / _STORE.lstrip('/')}"
-        view = ["--ro-bind", store, _STORE, *_READ_ONLY]
+        paths = await self._closure(errand, script)
+        if len(paths) > _MOST_PATHS:
+            raise BuildFailed(
+                f"the image is a script that refers to {len(paths)} store paths, and"
+                f" its sandbox takes {_MOST_PATHS}: use buildLayeredImage"
+            )
+        view = []
+        for path in paths:
+            view += ["--ro-bind", f"{self._root / path.lstrip('/')}", path]
+        view += _READ_ONLY
         argv = limited([*_SANDBOX, *view, "--", script], self._memory_bytes)
         listener = Listener(errand, self._hide, "the script")
         file, ended = self._run(
@@ -179,7 +198,7 @@ class Scripts:
             what it made of that counts only if the script ended well.
         :raises RegistryError: as `Stream.end`, before whatever ``read`` raises.
         """
-        stream = self.open(errand, script)
+        stream = await self.open(errand, script)
         try:
             try:
                 return await errand.wait(self._in_thread(read, stream.file))

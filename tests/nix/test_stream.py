@@ -37,17 +37,22 @@ class Bench:
     threads: Threads = field(factory=Threads)
     errand: Errand = field(factory=lambda: Errand("packages/hello:1.0", [], 100.0))
     memory_bytes: int = 0
+    others: list[str] = field(factory=list)
 
     @property
     def scripts(self) -> Scripts:
         return Scripts(
             self.scripted,
+            self.closure,
             {"PATH": "/bin"},
             Path("/elsewhere"),
             self.memory_bytes,
             self.clock.seconds,
             self.threads,
         )
+
+    async def closure(self, errand: object, path: str) -> list[str]:
+        return [path, *self.others]
 
     def play(self, data: bytes, *lines: bytes, exit: Exit = WELL) -> None:
         self.scripted.parts[SCRIPT] = Part(data, lines, exit)
@@ -81,14 +86,14 @@ def test_whole(bench: Bench) -> None:
 
 
 def test_sandbox(bench: Bench) -> None:
-    """A script sees the Nix store that it was built in, and cannot write it."""
+    """A script sees itself in the store that it was built in, and cannot write there."""
     bench.memory_bytes = 1000
     bench.play(b"")
     result_of(bench.scripts.read(bench.errand, SCRIPT, whole))
     (argv,) = bench.scripted.argvs
     assert argv[:3] == ["prlimit", "--data=1000", "bwrap"]
     place = argv.index("--ro-bind")
-    assert argv[place + 1 : place + 3] == ["/elsewhere/nix/store", "/nix/store"]
+    assert argv[place + 1 : place + 3] == [f"/elsewhere{SCRIPT}", SCRIPT]
     assert argv[-2:] == ["--", SCRIPT]
 
 
@@ -172,10 +177,27 @@ def test_memory(bench: Bench) -> None:
     assert "FORGE_EVALUATION_MEMORY" in detail
 
 
+def test_closure(bench: Bench) -> None:
+    """A script sees what it refers to, and nothing else of the store."""
+    bench.others = [store_path("shell")]
+    bench.play(b"", exit=Exit(0))
+    result_of(bench.scripts.read(bench.errand, SCRIPT, whole))
+    argv = bench.scripted.argvs[0]
+    binds = [argv[n + 1 : n + 3] for n, word in enumerate(argv) if word == "--ro-bind"]
+    assert binds == [[f"/elsewhere{path}", path] for path in (SCRIPT, *bench.others)]
+
+
+def test_closure_that_is_too_large(bench: Bench) -> None:
+    """A script that refers to more than a sandbox takes is refused, with advice."""
+    bench.others = [store_path(f"{n}") for n in range(3000)]
+    with pytest.raises(BuildFailed, match="buildLayeredImage"):
+        result_of(bench.scripts.read(bench.errand, SCRIPT, whole))
+
+
 def test_opening(bench: Bench) -> None:
     """Whoever reads a script's output in their own way closes it in their own time."""
     bench.play(b"something", exit=Exit(0))
-    stream = bench.scripts.open(bench.errand, SCRIPT)
+    stream = result_of(bench.scripts.open(bench.errand, SCRIPT))
     assert stream.file.peek(4)[:4] == b"some"
     assert stream.file.read() == b"something" and stream.file.at_end
     result_of(stream.end())
