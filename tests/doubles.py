@@ -295,8 +295,6 @@ class ScriptedNix:
             assert argv[-1] == remote_url(self.flake)
             refs = [f"{its}\t{name}\n" for name, its in sorted(self.refs.items())]
             return Exit(0, "".join(refs).encode())
-        if verb == "path-info":
-            return Exit(0, argv[-1].encode())
         if verb == "metadata":
             if argv[-1] == self.flake:
                 return _printed(metadata)
