@@ -15,6 +15,8 @@ IMAGES = {
     "packages/hello": "Hello, world!",
     "packages/hello-single": "single",
     "packages/hello-plain": "plain",
+    "packages/hello-stream": "streamed",
+    "packages/hello-oci": "oci",
     "packages/dotted.name": "dotted",
     "applications/web-app/worker": "Hello, world!",
 }
