@@ -289,12 +289,12 @@ class ScriptedNix:
         if exit is not None:
             return exit
         assert argv[-2] == "--"
+        if verb == "path-info":
+            return Exit(0, argv[-1].encode() + b"\n")
         if verb == "ls-remote":
             assert argv[-1] == remote_url(self.flake)
             refs = [f"{its}\t{name}\n" for name, its in sorted(self.refs.items())]
             return Exit(0, "".join(refs).encode())
-        if verb == "path-info":
-            return Exit(0, argv[-1].encode())
         if verb == "metadata":
             if argv[-1] == self.flake:
                 return _printed(metadata)
@@ -340,7 +340,8 @@ class ScriptedNix:
 
 
 def _verb(argv: list[str]) -> str:
-    (verb,) = {"metadata", "eval", "build", "ls-remote", "path-info"}.intersection(argv)
+    verbs = {"metadata", "eval", "build", "ls-remote", "path-info"}
+    (verb,) = verbs.intersection(argv)
     return verb
 
 

@@ -170,6 +170,9 @@ class Api:
                 request.write(b"")
                 await opening.within()
                 blob = opening.result()
+                if blob.coding:
+                    blob.close()
+                    blob = await self._registry.blob(parsed, wanted, client)
             await send(blob.source, parts, request)
         except (Truncated, RegistryError) as e:
             if not request.startedWriting:

@@ -47,15 +47,15 @@ def put_script(served: Served, data: bytes) -> str:
     return path
 
 
-def put_folder(served: Served, entries: Iterable[Entry]) -> str:
+def put_folder(served: Served, entries: Iterable[Entry], salt: str = "") -> str:
     """Have the flake build a directory with this content."""
-    path, entries = store_path("big"), list(entries)
+    path, entries = store_path("big", salt), list(entries)
 
     def make() -> None:
         served.store.real(path).mkdir(parents=True)
         write_folder(entries, served.store.real(path))
 
-    output = Output(path, make, store_path("big.drv"))
+    output = Output(path, make, store_path("big.drv", salt))
     served.nix.packages["big"] = Package("1", {"image": output})
     return path
 

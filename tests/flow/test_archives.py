@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from forgereg.archive import nix2container
+from forgereg.archive import nix2container, readahead
+from forgereg.archive.scan import scan_stream
 from forgereg.flow.report import State
+from forgereg.nix.outlet import Outlet
 from forgereg.nix.process import Exit
+from forgereg.oci.errors import ArchiveInvalid
 from forgereg.oci.media import OCI_INDEX, OCI_MANIFEST
+from tests.archive.test_forward import Lost
 from tests.archive.zoo import APP, GOLDEN, LAYERS, make_store
 from tests.archives import Layout, Recipe, build_layered_image, gz, layer, layer_of, tar
 from tests.doubles import Part
@@ -260,3 +265,21 @@ def test_two_names_of_one_archive(served: Served) -> None:
     ]
     served.readers.resume()
     assert [client.answer().body for client in clients] == [DATA] * 2
+
+
+def test_script_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who stops reading a script that writes no more does not wait for its end."""
+    monkeypatch.setattr(readahead, "CHUNK", 2**12)
+    outlet = Outlet()
+    with outlet.inlet() as inlet:
+        os.write(inlet, b"garbage" * 2**10)
+        with pytest.raises(ArchiveInvalid, match="not a tar archive"):
+            scan_stream(
+                outlet,
+                Lost(9),
+                2**30,
+                "linux/amd64",
+                lambda: False,
+                outlet.abandon,
+            )
+    assert outlet.closed

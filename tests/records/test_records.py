@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -218,6 +219,20 @@ def test_repeated_layer(records: Records) -> None:
     twice = image(b"x", b"x")
     remember(records, image=twice)
     assert found(records, HELLO, sha256(b"x")) == (1, SOURCE)
+
+
+def test_replaced_archive(records: Records) -> None:
+    """Of an archive that was replaced only what it has now has a place in it."""
+    remember(records)
+    lower, upper = (layer.digest for layer in IMAGE.layers)
+    records.note_places(SOURCE, {})
+    assert (known := records.blob(HELLO, lower)) and known.place.offset >= 100
+    records.note_places(evolve(SOURCE, stamp="other"), {upper: Place(7, "x", True)})
+    assert (known := records.blob(HELLO, lower)) and known.place == Place(-1)
+    assert (known := records.blob(HELLO, upper)) and known.place == Place(7, "x", True)
+    remember(records, source=evolve(SOURCE, stamp="third"), image=image(b"lower"))
+    assert (known := records.blob(HELLO, lower)) and known.place.offset >= 100
+    assert (known := records.blob(HELLO, upper)) and known.place == Place(-1)
 
 
 def test_image_without_layers(records: Records) -> None:

@@ -19,7 +19,7 @@ RANGE = ("Range", "bytes=5-9")
 @pytest.fixture
 def path(served: Served) -> str:
     """Where a layer is whose file, and what it came from, is gone."""
-    digest = served.digests("packages/hello")[-1]
+    digest = served.digests("packages/hello")[-2]
     path = f"/v2/packages/hello/blobs/{digest}"
     shutil.rmtree(served.state / "blobs")
     served.blobs.prepare()
@@ -56,6 +56,16 @@ def test_stretches(served: Served, path: str) -> None:
     served.nix.finish()
     answer = client.answer()
     assert (answer.status, len(answer.body)) == (206, 5)
+
+
+def test_begun_plain(served: Served, path: str) -> None:
+    """What was begun before the layer was there goes on as it was begun: plain."""
+    client = wait(served, path, 20, [*FETCH, ("Accept-Encoding", "zstd, gzip")])
+    served.nix.finish()
+    answer = client.answer()
+    assert answer["Content-Encoding"] is None
+    assert digest_of(answer.body) == path.rpartition("/")[2]
+    assert not files_open_below(served.state)
 
 
 def test_head(served: Served, path: str) -> None:
