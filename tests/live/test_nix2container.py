@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +51,14 @@ def test_runs_with_every_client(
     pinned = served.ref(f"packages/{name}@{answer.headers['docker-content-digest']}")
     for pull in (podman.pull(pinned), docker.pull(pinned), containerd.pull(pinned)):
         assert pull.status == 0, pull.text
+
+
+def test_deleted_layers_come_back(served: Daemon, podman: Podman) -> None:
+    """Layers are made again of what is in the Nix store when they are not there."""
+    assert served.ask("/v2/packages/hello/manifests/latest").status == 200
+    shutil.rmtree(served.state / "blobs" / "sha256", ignore_errors=True)
+    podman.forget()
+    assert podman.run(served.ref("packages/hello:latest")).out == SAYS
 
 
 def test_a_digest_that_lies(served: Daemon, podman: Podman) -> None:

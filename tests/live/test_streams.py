@@ -54,6 +54,15 @@ def test_runs_with_every_client(
         assert pull.status == 0, pull.text
 
 
+def test_deleted_layers_come_back(streams: Daemon, podman: Podman) -> None:
+    """A script is run again when the layers that it wrote are no longer there."""
+    assert streams.ask("/v2/packages/hello/manifests/latest").status == 200
+    shutil.rmtree(streams.state / "blobs" / "sha256")
+    podman.forget()
+    run = podman.run(streams.ref("packages/hello:latest"))
+    assert run.status == 0, run.text
+
+
 @pytest.fixture(scope="module")
 def answers(streams: Daemon) -> Iterator[dict[str, Future[Answer]]]:
     """What pulls of those that fail are told; all are asked for at once."""
