@@ -13,11 +13,13 @@ An archive is opened once for all blobs of it that are missing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from forgereg.blobs.store import BlobStore
-from forgereg.flow.archives import Archives
+from forgereg.flow.contents import Contents
 from forgereg.flow.cutting import Cutting, Piece, Straight
 from forgereg.flow.errand import Errand
 from forgereg.flow.failures import Failures
@@ -46,14 +48,16 @@ class Layers:
     The bytes of blobs.
 
     :ivar in_reader: where archives are unpacked: as many at a time as there are cores.
+    :ivar is_stopping: whether to give up.
     """
 
-    _archives: Archives
+    _contents: Contents
     _records: Records
     _blobs: BlobStore
     _failures: Failures
     _in_thread: InThread
     _in_reader: InThread
+    _is_stopping: Callable[[], bool]
     #: archive, or archive and digest → what is being cut out of it
     _cuttings: dict[tuple[object, ...], dict[Digest, Growing]] = field(
         init=False, factory=dict
@@ -71,7 +75,7 @@ class Layers:
         """
         place = known.place
         if place.is_plain:
-            file = self._archives.open_plain(known.source, place)
+            file = self._contents.open_plain(known.source, place)
         else:
             file = self._blobs.open(known.digest, known.size)
         if file is None:
@@ -119,7 +123,7 @@ class Layers:
         slow = errand.beside(max(errand.timeout_seconds, _SLOW_SECONDS))
         straight = Straight(
             known,
-            lambda: self._archives.open(slow, known),
+            lambda: self._contents.open(slow, known),
             self._in_reader,
             lambda error: self._doubt(known, error),
         )
@@ -154,11 +158,11 @@ class Layers:
         followed = Followed(under_way[known.digest], instead)
         cutting = Cutting(
             pieces,
-            lambda: self._archives.open(errand, known),
+            lambda: self._contents.open(errand, known),
             self._blobs,
             self._in_thread,
             self._in_reader,
-            self._archives.is_stopping,
+            self._is_stopping,
         )
         running = Deferred.fromCoroutine(self._run(cutting, known, key))
         running.addErrback(lambda failure: _log.failure("layers were lost", failure))

@@ -10,7 +10,7 @@ import pytest
 
 from forgereg.blobs.stage import Partial
 from forgereg.flow import cutting
-from forgereg.flow.archives import Archives
+from forgereg.flow.contents import Contents
 from forgereg.oci.errors import ShuttingDown
 from forgereg.oci.reference import parse_digest
 from tests.archives import (
@@ -355,7 +355,7 @@ def test_bugs_do_not_hang_anyone(
     def unpacked(*of: object) -> object:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Archives, "_unpacked", unpacked)
+    monkeypatch.setattr(Contents, "_unpacked", unpacked)
     blob = opened(served)
     result_of(blob).close()
     assert logged_failures
