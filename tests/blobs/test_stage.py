@@ -150,8 +150,9 @@ def small_files() -> Iterator[int]:
     """Files can grow no larger than this, in bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     heard = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield 4096
+    # Much more than the tests' own output is, which may go to a file.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**26, before[1]))
+    yield 2**26
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
     signal.signal(signal.SIGXFSZ, heard)
 
