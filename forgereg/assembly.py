@@ -26,6 +26,7 @@ from forgereg.flow.applications import Applications
 from forgereg.flow.archives import Archives
 from forgereg.flow.buildlog import BuildLog
 from forgereg.flow.builds import Builds
+from forgereg.flow.contents import Contents
 from forgereg.flow.encodings import Encodings
 from forgereg.flow.failures import Failures
 from forgereg.flow.flakes import Flake
@@ -168,19 +169,20 @@ class Assembly:
             logs.forget,
             in_thread,
         )
+        scripts = Scripts(
+            machine.run_stream,
+            Nix(machine.run, command, machine.env, clock, machine.state).closure,
+            # Without its secrets: in /proc a script can see what bwrap has.
+            {"PATH": machine.env.get("PATH", "")},
+            store.root,
+            settings.evaluation_memory,
+            clock,
+            machine.in_script,
+        )
+        contents = Contents(store, scripts, in_thread)
         self.archives = Archives(
-            store,
+            contents,
             machine.blobs,
-            Scripts(
-                machine.run_stream,
-                Nix(machine.run, command, machine.env, clock, machine.state).closure,
-                # Without its secrets: in /proc a script can see what bwrap has.
-                {"PATH": machine.env.get("PATH", "")},
-                store.root,
-                settings.evaluation_memory,
-                clock,
-                machine.in_script,
-            ),
             self.builds.slots,
             self.failures,
             platform_of(settings.system),
@@ -206,12 +208,13 @@ class Assembly:
             images,
             self.records,
             Layers(
-                self.archives,
+                contents,
                 self.records,
                 machine.blobs,
                 self.failures,
                 in_thread,
                 machine.in_reader,
+                self.archives.is_stopping,
             ),
             Encodings(machine.blobs, self.failures, in_thread, machine.in_reader),
             self.policy,

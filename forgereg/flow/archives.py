@@ -6,45 +6,33 @@ from __future__ import annotations
 
 import hashlib
 import os
-import posixpath
 from collections.abc import Callable
-from errno import ENOENT
-from pathlib import Path
-from stat import S_ISREG
-from threading import Lock
-from typing import BinaryIO
 
 from attrs import define, field, frozen
 
 from forgereg.archive.members import CHUNK
-from forgereg.archive.nix2container import MAX_TEXT, open_blob, read_nix2container
+from forgereg.archive.nix2container import read_nix2container
 from forgereg.archive.reading import Reading
 from forgereg.archive.scan import scan, scan_stream
-from forgereg.archive.sniff import HEAD_BYTES, Kind, sniff
-from forgereg.archive.unpack import BROKEN, open_unpacked
+from forgereg.archive.sniff import Kind
 from forgereg.blobs.store import BlobStore
-from forgereg.flow.cutting import Opened
+from forgereg.flow.contents import Contents, Found
 from forgereg.flow.errand import Errand
 from forgereg.flow.failures import Failures
 from forgereg.flow.families import Wanted, images_in
 from forgereg.flow.once import Once
 from forgereg.flow.report import State
 from forgereg.flow.slots import Slots
-from forgereg.flow.threads import InThread, or_drop
+from forgereg.flow.threads import InThread
 from forgereg.logs import logger
 from forgereg.nix.outlet import Outlet
-from forgereg.nix.store import Store
-from forgereg.nix.stream import Scripts
-from forgereg.oci.descriptor import Place
 from forgereg.oci.errors import ArchiveInvalid, DiskFull, NameUnknown, ShuttingDown
 from forgereg.oci.reference import Digest
-from forgereg.records.records import KnownBlob, Source
 
 _log = logger(__name__)
 
 #: How many names a message lists.
 _NAMES_SHOWN = 20
-_SCRIPTS = (Kind.SCRIPT, Kind.PROGRAM)
 
 
 @frozen
@@ -59,24 +47,6 @@ class Read:
     stamp: str
 
 
-@frozen
-class _Found:
-    """
-    What lies at a path of the store.
-
-    :ivar kind: by its first bytes; None for a directory.
-    """
-
-    path: str
-    real: Path
-    kind: Kind | None
-    status: os.stat_result
-
-    @property
-    def is_script(self) -> bool:
-        return self.kind in _SCRIPTS and bool(self.status.st_mode & 0o111)
-
-
 @define
 class Archives:
     """
@@ -88,9 +58,8 @@ class Archives:
     :ivar in_reader: where archives are read: as many at a time as there are cores.
     """
 
-    _store: Store
+    _contents: Contents
     _blobs: BlobStore
-    _scripts: Scripts
     _slots: Slots
     _failures: Failures
     _platform: str
@@ -127,7 +96,7 @@ class Archives:
 
     def _find(self, output: str, wanted: Wanted) -> str:
         """Blocking."""
-        path, real = self._store.locate(output)
+        path, real = self._contents.store.locate(output)
         if wanted.member is None:
             return path
         if not real.is_dir():
@@ -137,7 +106,7 @@ class Archives:
         entries = images_in(os.listdir(real))
         if wanted.member not in entries:
             raise NameUnknown(_no_member(wanted, entries))
-        return self._store.locate(f"{path}/{entries[wanted.member]}")[0]
+        return self._contents.store.locate(f"{path}/{entries[wanted.member]}")[0]
 
     async def read(self, errand: Errand, archive: str) -> Read:
         """
@@ -151,7 +120,7 @@ class Archives:
 
         async def read() -> Read:
             start = self._clock()
-            found = await self._in_thread(self._look, archive)
+            found = await self._in_thread(self._contents.look, archive)
             if found.is_script:
                 reading = await self._listen(errand, found)
             else:
@@ -162,7 +131,7 @@ class Archives:
                 archive=archive,
                 seconds=self._clock() - start,
             )
-            return Read(reading, _stamp(found.status))
+            return Read(reading, found.stamp)
 
         try:
             return await errand.share(
@@ -174,17 +143,7 @@ class Archives:
             _log.warn("{image}: {error}", image=errand.image, error=e)
             raise
 
-    def _look(self, archive: str) -> _Found:
-        """Say what an archive is. Blocking."""
-        path, real = self._store.locate(archive)
-        status = real.stat()
-        kind = None
-        if S_ISREG(status.st_mode):
-            with real.open("rb") as file:
-                kind = sniff(file.read(HEAD_BYTES))
-        return _Found(path, real, kind, status)
-
-    def _scan(self, found: _Found) -> Reading:
+    def _scan(self, found: Found) -> Reading:
         """Blocking."""
         if found.kind is Kind.JSON:
             return self._read_description(found)
@@ -195,12 +154,14 @@ class Archives:
                 self._max_bytes,
                 self._platform,
                 self.is_stopping,
-                lambda name: self._store.locate(f"{found.path}/{name}")[1].open("rb"),
+                lambda name: self._contents.store.locate(f"{found.path}/{name}")[
+                    1
+                ].open("rb"),
             )
 
-    def _read_description(self, found: _Found) -> Reading:
+    def _read_description(self, found: Found) -> Reading:
         """Read what says how to make an image, and check what it says. Blocking."""
-        reading = read_nix2container(_text(found), self._store.real)
+        reading = read_nix2container(found.text(), self._contents.store.real)
         for digest, place in reading.places.items():
             if place.is_plain:
                 self._check(digest, place.path)
@@ -208,7 +169,7 @@ class Archives:
 
     def _check(self, digest: Digest, path: str) -> None:
         hashed = hashlib.new(digest.algorithm)
-        with self._store.real(path).open("rb", buffering=0) as file:
+        with self._contents.store.real(path).open("rb", buffering=0) as file:
             while data := file.read(CHUNK):
                 hashed.update(data)
                 if self._stopping:
@@ -216,10 +177,12 @@ class Archives:
         if hashed.hexdigest() != digest.encoded:
             raise ArchiveInvalid(f"{path} is not {digest}, as the image's JSON has it")
 
-    async def _listen(self, errand: Errand, found: _Found) -> Reading:
+    async def _listen(self, errand: Errand, found: Found) -> Reading:
         """Read what a script writes."""
         async with self._slots.turn(errand, State.READING):
-            return await self._scripts.read(errand, found.path, self._scan_stream)
+            return await self._contents.scripts.read(
+                errand, found.path, self._scan_stream
+            )
 
     def _scan_stream(self, file: Outlet) -> Reading:
         """Blocking."""
@@ -243,95 +206,6 @@ class Archives:
             return await self.read(errand, archive)
         except FileNotFoundError as e:
             raise _nothing_there(errand, e) from e
-
-    def open_plain(self, source: Source, place: Place) -> BinaryIO | None:
-        """
-        Open the file that has a blob's bytes as they are. Blocking.
-
-        :returns: None where the archive is not what was read.
-        """
-        path = posixpath.join(source.archive, place.path)
-        try:
-            if _stamp(self._store.locate(source.archive)[1].stat()) != source.stamp:
-                return None
-            return self._store.locate(path)[1].open("rb", buffering=0)
-        except (OSError, ArchiveInvalid):
-            return None
-
-    async def open(self, errand: Errand, blob: KnownBlob) -> Opened:
-        """
-        Open what has a blob at its place, when it is unpacked.
-
-        A script takes no build's place: it waits for whoever reads.
-
-        :raises FileNotFoundError: it is gone, and maybe another one is there.
-        :raises RegistryError: it cannot be opened.
-        """
-        source = blob.source
-        found = await self._in_thread(self._look, source.archive)
-        if source.stamp not in ("", _stamp(found.status)):
-            raise FileNotFoundError(ENOENT, "another one is there", source.archive)
-        if found.is_script:
-            stream = await self._scripts.open(errand, found.path)
-            return _Opened(stream.file, self._in_thread, stream.close)
-        opening = self._in_thread(self._unpacked, found, blob.digest)
-        file = await or_drop(opening, lambda each: each.close())
-        return _Opened(file, self._in_thread)
-
-    def _unpacked(self, found: _Found, digest: Digest) -> BinaryIO:
-        """Blocking."""
-        if found.kind is Kind.JSON:
-            return open_blob(_text(found), digest, self._store.real)
-        return open_unpacked(found.real)
-
-
-def _text(found: _Found) -> bytes:
-    """Read a file that should be nix2container's JSON. Blocking."""
-    with found.real.open("rb") as file:
-        return file.read(MAX_TEXT + 1)  # more than that is refused
-
-
-def _ignore() -> None:
-    pass
-
-
-@define(eq=False)
-class _Opened:
-    """A file that is read in one thread and closed in another."""
-
-    _file: BinaryIO
-    _in_thread: InThread
-    _on_close: Callable[[], object] = _ignore
-    _closed: bool = field(init=False, default=False)
-    _lock: Lock = field(init=False, factory=Lock)
-
-    def read(self, size: int) -> bytes:
-        with self._lock:
-            try:
-                return b"" if self._closed else self._file.read(size)
-            except BROKEN as e:
-                raise ArchiveInvalid(f"the archive is damaged: {e}") from e
-            except OSError as e:
-                raise ArchiveInvalid(f"the archive cannot be read: {e}") from e
-
-    def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._on_close()
-            self._in_thread(self._close)
-
-    def _close(self) -> None:
-        with self._lock:
-            self._file.close()
-
-
-def _stamp(status: os.stat_result) -> str:
-    """
-    Tell a file or directory from another one that takes its place.
-
-    Source: whatever is put into the Nix store has the same time of modification.
-    """
-    return f"{status.st_ino}-{status.st_size}-{status.st_ctime_ns}"
 
 
 def _nothing_there(errand: Errand, error: FileNotFoundError) -> ArchiveInvalid:

@@ -13,11 +13,13 @@ An archive is opened once for all blobs of it that are missing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from forgereg.blobs.store import BlobStore
-from forgereg.flow.archives import Archives
+from forgereg.flow.contents import Contents
 from forgereg.flow.cutting import Cutting, Piece, Straight
 from forgereg.flow.errand import Errand
 from forgereg.flow.failures import Failures
@@ -46,14 +48,16 @@ class Layers:
     The bytes of blobs.
 
     :ivar in_reader: where archives are unpacked: as many at a time as there are cores.
+    :ivar is_stopping: whether to give up.
     """
 
-    _archives: Archives
+    _contents: Contents
     _records: Records
     _blobs: BlobStore
     _failures: Failures
     _in_thread: InThread
     _in_reader: InThread
+    _is_stopping: Callable[[], bool]
     #: archive, or archive and digest → what is being cut out of it
     _cuttings: dict[tuple[object, ...], dict[Digest, Growing]] = field(
         init=False, factory=dict
@@ -71,7 +75,7 @@ class Layers:
         """
         place = known.place
         if place.is_plain:
-            file = self._archives.open_plain(known.source, place)
+            file = self._contents.open_plain(known.source, place)
         else:
             file = self._blobs.open(known.digest, known.size)
         if file is None:
@@ -89,11 +93,11 @@ class Layers:
         :raises RegistryError: it cannot be had now.
         """
         archive, place = known.source.archive, known.place
+        self._failures.check(("blob", archive, known.digest))
         if place.is_plain or place.offset < 0 or archive in self._doubtful:
             return None
         # What is made by a description is made one by one.
         key = (archive,) if place.offset else (archive, known.digest)
-        self._failures.check(("blob", *key))
         followed = await self._follow(errand, name, known, key)
         if followed is None:
             find = self._in_thread(self.find, known)
@@ -107,7 +111,7 @@ class Layers:
             if isinstance(error, ShuttingDown):
                 raise error
             if not isinstance(error, DiskFull):
-                self._failures.check(("blob", *key))
+                self._failures.check(("blob", archive, known.digest))
                 return None
         try:
             return await self._straight(errand, known)
@@ -119,7 +123,7 @@ class Layers:
         slow = errand.beside(max(errand.timeout_seconds, _SLOW_SECONDS))
         straight = Straight(
             known,
-            lambda: self._archives.open(slow, known),
+            lambda: self._contents.open(slow, known),
             self._in_reader,
             lambda error: self._doubt(known, error),
         )
@@ -154,11 +158,11 @@ class Layers:
         followed = Followed(under_way[known.digest], instead)
         cutting = Cutting(
             pieces,
-            lambda: self._archives.open(errand, known),
+            lambda: self._contents.open(errand, known),
             self._blobs,
             self._in_thread,
             self._in_reader,
-            self._archives.is_stopping,
+            self._is_stopping,
         )
         running = Deferred.fromCoroutine(self._run(cutting, known, key))
         running.addErrback(lambda failure: _log.failure("layers were lost", failure))
@@ -192,7 +196,11 @@ class Layers:
         if known.place.offset or not isinstance(error, ArchiveInvalid):
             self._doubtful.add(archive)
         else:
-            self._failures.remember(("blob", archive, known.digest), error)
+            self.give_up(known, error)
+
+    def give_up(self, known: KnownBlob, error: RegistryError) -> None:
+        """Take note that a blob is not to be looked for again for a while."""
+        self._failures.remember(("blob", known.source.archive, known.digest), error)
 
     def trust(self, archive: str) -> None:
         """Take note that an archive was read again."""

@@ -310,10 +310,12 @@ class Registry:
             # It is built differently each time: let the tags mean what it is now.
             self.forget()
             await self._in_thread(self._records.forget_tags, known.source.derivation)
-            raise ArchiveInvalid(
+            error = ArchiveInvalid(
                 f"{known.source.archive} was built anew and no longer holds {digest};"
                 " pull it by tag"
             )
+            self._layers.give_up(known, error)
+            raise error
         return known, source
 
     async def _read_again(self, name: Name, known: KnownBlob, client: str) -> bool:

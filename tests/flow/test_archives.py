@@ -175,7 +175,7 @@ def test_layer_files(served: Served, pack: Any) -> None:
 
 def test_large_description(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """JSON that is too large is refused."""
-    monkeypatch.setattr("forgereg.flow.archives.MAX_TEXT", 100)
+    monkeypatch.setattr("forgereg.flow.contents.MAX_TEXT", 100)
     monkeypatch.setattr(nix2container, "MAX_TEXT", 100)
     put(served, made(made_layer()))
     answer = served.get(TAG, ANY_FORM)
