@@ -179,7 +179,9 @@ class Assembly:
             clock,
             machine.in_script,
         )
-        contents = Contents(store, scripts, in_thread)
+        contents = Contents(
+            store, scripts, in_thread, machine.in_reader, machine.in_script
+        )
         self.archives = Archives(
             contents,
             machine.blobs,
@@ -213,7 +215,6 @@ class Assembly:
                 machine.blobs,
                 self.failures,
                 in_thread,
-                machine.in_reader,
                 self.archives.is_stopping,
             ),
             Encodings(machine.blobs, self.failures, in_thread, machine.in_reader),

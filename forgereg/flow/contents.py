@@ -67,11 +67,15 @@ class Contents:
     What nix has built, as files.
 
     :ivar store: where it lies.
+    :ivar in_reader: where archives are unpacked: as many at a time as there are cores.
+    :ivar in_script: where what scripts write is waited for: they may take for ever.
     """
 
     store: Store
     scripts: Scripts
     _in_thread: InThread
+    _in_reader: InThread
+    _in_script: InThread
 
     def look(self, archive: str) -> Found:
         """Say what an archive is. Blocking."""
@@ -112,10 +116,10 @@ class Contents:
             raise FileNotFoundError(ENOENT, "another one is there", source.archive)
         if found.is_script:
             stream = await self.scripts.open(errand, found.path)
-            return _Opened(stream.file, self._in_thread, stream.close)
+            return _Opened(stream.file, self._in_script, self._in_thread, stream.close)
         opening = self._in_thread(self._unpacked, found, blob.digest)
         file = await or_drop(opening, lambda each: each.close())
-        return _Opened(file, self._in_thread)
+        return _Opened(file, self._in_reader, self._in_thread)
 
     def _unpacked(self, found: Found, digest: Digest) -> BinaryIO:
         """Blocking."""
@@ -133,6 +137,7 @@ class _Opened:
     """A file that is read in one thread and closed in another."""
 
     _file: BinaryIO
+    in_reader: InThread
     _in_thread: InThread
     _on_close: Callable[[], object] = _ignore
     _closed: bool = field(init=False, default=False)

@@ -24,7 +24,14 @@ STEP = 4 * 2**20
 
 
 class Opened(Protocol):
-    """What an archive unpacks to."""
+    """
+    What an archive unpacks to.
+
+    :ivar in_reader: where it is read.
+    """
+
+    @property
+    def in_reader(self) -> InThread: ...
 
     def read(self, size: int) -> bytes:
         """
@@ -64,7 +71,6 @@ class Cutting:
     _open: Open
     _blobs: BlobStore
     _in_thread: InThread
-    _in_reader: InThread
     _stopping: Callable[[], bool]
     _opened: Opened | None = field(init=False, default=None)
     _position: int = field(init=False, default=0)
@@ -111,7 +117,7 @@ class Cutting:
             growing.advance(written)
             self._go_on()
             size = min(STEP, blob.size - written)
-            count = await self._in_reader(_copy, opened, size, hashed, partial)
+            count = await opened.in_reader(_copy, opened, size, hashed, partial)
             _check_whole(blob, count, size)
             written += count
             self._position += count
@@ -125,7 +131,7 @@ class Cutting:
     async def _skip(self, opened: Opened, size: int) -> None:
         while size > 0:
             self._go_on()
-            count = await self._in_reader(_skip, opened, size)
+            count = await opened.in_reader(_skip, opened, size)
             size -= count
             self._position += count
 
@@ -146,7 +152,6 @@ class Straight:
 
     _blob: KnownBlob
     _open: Open
-    _in_reader: InThread
     _failed: Callable[[Exception], object]
     _opened: Opened | None = field(init=False, default=None)
     #: of the next byte, in what the archive unpacks to
@@ -217,7 +222,7 @@ class Straight:
     async def _take(self, opened: Opened, size: int) -> bytes:
         blob = self._blob
         hashed = self._hashed if self._at >= blob.place.offset else None
-        data = await self._in_reader(_read, opened, size, hashed)
+        data = await opened.in_reader(_read, opened, size, hashed)
         _check_whole(blob, len(data), size)
         self._at += len(data)
         if self._at == blob.place.offset + blob.size:
@@ -265,6 +270,10 @@ def _check_whole(blob: KnownBlob, count: int, size: int) -> None:
 
 def _check_digest(blob: KnownBlob, found: str) -> None:
     if found != blob.digest.encoded:
-        raise ArchiveInvalid(
-            f"{blob.source.archive} no longer holds {blob.digest} where it was"
-        )
+        archive, digest = blob.source.archive, blob.digest
+        if not blob.place.offset:
+            raise ArchiveInvalid(
+                f"{archive} says how to make {digest}, and that makes something else:"
+                " build the image anew"
+            )
+        raise ArchiveInvalid(f"{archive} no longer holds {digest} where it was")

@@ -47,7 +47,6 @@ class Layers:
     """
     The bytes of blobs.
 
-    :ivar in_reader: where archives are unpacked: as many at a time as there are cores.
     :ivar is_stopping: whether to give up.
     """
 
@@ -56,7 +55,6 @@ class Layers:
     _blobs: BlobStore
     _failures: Failures
     _in_thread: InThread
-    _in_reader: InThread
     _is_stopping: Callable[[], bool]
     #: archive, or archive and digest → what is being cut out of it
     _cuttings: dict[tuple[object, ...], dict[Digest, Growing]] = field(
@@ -124,7 +122,6 @@ class Layers:
         straight = Straight(
             known,
             lambda: self._contents.open(slow, known),
-            self._in_reader,
             lambda error: self._doubt(known, error),
         )
         await straight.begin()
@@ -161,7 +158,6 @@ class Layers:
             lambda: self._contents.open(errand, known),
             self._blobs,
             self._in_thread,
-            self._in_reader,
             self._is_stopping,
         )
         running = Deferred.fromCoroutine(self._run(cutting, known, key))

@@ -311,8 +311,9 @@ class Registry:
             self.forget()
             await self._in_thread(self._records.forget_tags, known.source.derivation)
             error = ArchiveInvalid(
-                f"{known.source.archive} was built anew and no longer holds {digest};"
-                " pull it by tag"
+                f"{known.source.archive} no longer holds {digest}: it was built anew,"
+                " and is another one each time, or it is damaged (nix-store"
+                " --verify-path); pull it by tag"
             )
             self._layers.give_up(known, error)
             raise error

@@ -29,7 +29,14 @@ from forgereg.nix.events import (
     parse_line,
     plain,
 )
-from forgereg.nix.flake import Command, limited, masked, parse_locked, parse_outputs
+from forgereg.nix.flake import (
+    Command,
+    abandoned,
+    limited,
+    masked,
+    parse_locked,
+    parse_outputs,
+)
 from forgereg.nix.process import Exit
 from forgereg.nix.refs import ls_remote
 from forgereg.oci.errors import (
@@ -276,7 +283,7 @@ class Nix:
         :raises BuildTimedOut: there was no time left.
         """
         argv = self._command.evaluate(locked, query, builds=builds)
-        argv = limited(argv, limit.memory_bytes)
+        argv = abandoned(limited(argv, limit.memory_bytes))
         what = f"evaluation of {errand.image}"
         try:
             out = await self._nix(errand, argv, EvaluationFailed, what, limit.seconds)

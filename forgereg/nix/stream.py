@@ -56,6 +56,7 @@ _READ_ONLY = ("--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "
 _NO_SANDBOX = re.compile(
     r"^> (bwrap: (?!execvp).*|\w+: failed to execute bwrap.*)", re.MULTILINE
 )
+_NO_INTERPRETER = "bwrap: execvp"
 _NO_MEMORY = ("Cannot allocate memory", "MemoryError", "out of memory")
 
 
@@ -126,6 +127,12 @@ class Stream:
                 f"{what} failed: the image is a script, and there is no sandbox to run"
                 f" it in ({refused[1]}): install bubblewrap, and let the registry make"
                 " user namespaces; or use buildLayeredImage"
+            )
+        if _NO_INTERPRETER in error.detail:
+            raise BuildFailed(
+                f"{error.detail}\nits first line, or what it is linked with, names a"
+                " program that its sandbox has not: name one of the Nix store, such as"
+                " ${pkgs.runtimeShell}"
             )
         if self._memory_bytes and any(sign in error.detail for sign in _NO_MEMORY):
             limit = f"it may have {self._memory_bytes} bytes (FORGE_EVALUATION_MEMORY)"

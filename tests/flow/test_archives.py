@@ -144,7 +144,7 @@ def test_digest_that_lies(served: Served, blobs_size: int) -> None:
     calls = len(served.readers.calls)
     second = served.get(url(lie))
     assert second.status == 422
-    assert f"no longer holds {lie}" in second.error[1]
+    assert f"says how to make {lie}" in second.error[1]
     assert "may be tried again in 60 s" in second.error[1]
     assert len(served.readers.calls) == calls
     config = served.get(TAG, ANY_FORM).json["config"]["digest"]

@@ -21,6 +21,16 @@ DATA = bytes(range(256)) * 4
 BEFORE, AFTER = b"before" * 99, b"after" * 99
 
 
+class Tape(io.BytesIO):
+    """
+    What is read of an archive.
+
+    :ivar in_reader: where that is done.
+    """
+
+    in_reader: Threads
+
+
 @define
 class Unpacked:
     """
@@ -30,21 +40,23 @@ class Unpacked:
     """
 
     data: bytes = BEFORE + DATA + AFTER
-    opened: list[io.BytesIO] = field(factory=list)
+    opened: list[Tape] = field(factory=list)
     failed: list[Exception] = field(factory=list)
     threads: Threads = field(factory=Threads)
 
-    async def open(self) -> io.BytesIO:
+    async def open(self) -> Tape:
         """Open it."""
-        self.opened.append(io.BytesIO(self.data))
-        return self.opened[-1]
+        tape = Tape(self.data)
+        tape.in_reader = self.threads
+        self.opened.append(tape)
+        return tape
 
     def straight(self) -> Straight:
         """Give the blob in it."""
         source = Source("", "", "", "/nix/store/x")
         place = Place(len(BEFORE))
         known = KnownBlob(sha256(DATA), len(DATA), source, place)
-        return Straight(known, self.open, self.threads, self.failed.append)
+        return Straight(known, self.open, self.failed.append)
 
 
 async def read(straight: Straight, start: int, stop: int) -> bytes:

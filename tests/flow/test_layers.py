@@ -118,7 +118,7 @@ def test_a_lie_never_completes(served: Served, log: Log) -> None:
     assert "no longer holds" in log.text
     answer = served.get(url())
     assert answer.status == 422
-    assert f"no longer holds {DIGEST}; pull it by tag" in answer.error[1]
+    assert f"no longer holds {DIGEST}: it was built anew" in answer.error[1]
 
 
 def test_a_small_lie_is_told_at_once(served: Served) -> None:

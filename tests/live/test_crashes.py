@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import subprocess
 import threading
 from collections.abc import Callable
@@ -121,11 +119,6 @@ def test_killed(settled: Callable[..., Any], tmp_path: Path, state: str) -> None
         for client in clients:
             client.join()
     hold.unlink(missing_ok=True)
-    if state == "evaluating":
-        # Nobody is left who would send it SIGKILL.
-        for process in started(tmp_path):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
     eventually(lambda: not started(tmp_path), PATIENCE_SECONDS)
     with settled() as running:
         image = f"packages/{IMAGES[state]}:latest"

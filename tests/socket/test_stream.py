@@ -280,6 +280,7 @@ async def test_no_interpreter(bench: Bench) -> None:
     bench.store.real(script).write_text("#!/bin/sh\n")
     with pytest.raises(BuildFailed, match="execvp .* No such file") as failure:
         await bench.scripts.read(an_errand(), script, unpack)
+    assert "name one of the Nix store" in failure.value.detail
     assert "bubblewrap" not in failure.value.detail
 
 
