@@ -179,8 +179,9 @@ async def _splice(
     position, tcp = start, way.tcp
     while position < stop:
         is_settled = way.settle()
-        if tcp.producer is None:
-            raise ClientLeft  # the connection is being closed
+        if tcp.disconnecting or tcp.producer is None:
+            request.loseConnection()  # which waits for nobody any more
+            raise ClientLeft
         cast(IPushProducer, tcp.producer).pauseProducing()
         # It resumes us when it has nothing to write any more, and can.
         tcp.producerPaused = True
