@@ -183,13 +183,13 @@ async def _splice(
             request.loseConnection()  # which waits for nobody any more
             raise ClientLeft
         cast(IPushProducer, tcp.producer).pauseProducing()
-        # It resumes us when it has nothing to write any more, and can.
-        tcp.producerPaused = True
         if is_settled:
+            # It resumes us when it has nothing to write any more, and can.
+            tcp.producerPaused = True
             tcp.startWriting()
         await gate.opened()
-        if tcp.producerPaused or not is_settled:
-            continue  # it was TLS that resumed us
+        if not is_settled:
+            continue
         count = way.copy(source, position, stop)
         if count is None:
             break

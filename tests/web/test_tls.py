@@ -18,6 +18,7 @@ from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory
+from twisted.internet.tcp import Server
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
@@ -104,8 +105,8 @@ class SecureLine(Line):
             reason = self.transport.doRead()
             if reason is not None:
                 self.transport.connectionLost(Failure(reason))
-        self.loop.advance(0)
         super().turn()
+        self.loop.advance(0)
 
     def receive(self, most: int = 2**20) -> bytes:
         sealed = super().receive(most)
@@ -153,9 +154,14 @@ STRETCH = st.tuples(st.integers(0, len(DATA)), st.integers(0, len(DATA))).map(
     parts=st.lists(st.binary(max_size=9) | STRETCH, max_size=4),
     cached=st.lists(st.booleans(), max_size=12),
     most=st.sampled_from([2**20, 2**15]),
+    limit=st.sampled_from([2**17, 2**15]),
 )
 def test_sends_what_was_asked_for(
-    path: Path, parts: list[bytes | tuple[int, int]], cached: list[bool], most: int
+    path: Path,
+    parts: list[bytes | tuple[int, int]],
+    cached: list[bool],
+    most: int,
+    limit: int,
 ) -> None:
     """Whatever the page cache has, a client gets the bytes asked for, in their order."""
     line = SecureLine(path, parts)
@@ -169,6 +175,7 @@ def test_sends_what_was_asked_for(
             return preadv(*args)
 
         patch.setattr(os, "preadv", choosy)
+        patch.setattr(Server, "SEND_LIMIT", limit)
         sent = line.ask()
         answer = line.receive_all(most)
     result_of(sent)
@@ -234,6 +241,21 @@ def test_new_keys(path: Path, lines: Callable[..., SecureLine], turns: int) -> N
     result_of(sent)
     assert body_of(received) == DATA * 2
     assert line.tls.getHandle().total_renegotiations() == 1
+
+
+def test_new_keys_that_do_not_come(
+    path: Path, lines: Callable[..., SecureLine]
+) -> None:
+    """While a client owes its part of new keys, nothing is kept for it, and all rest."""
+    line = lines(path, [(0, len(DATA))], version=SSL.TLS1_2_VERSION)
+    sent = line.ask()
+    assert line.tls.getHandle().renegotiate()
+    line.end.renegotiate()
+    while line.loop.writers:
+        line.receive()
+        line.turn()
+    no_result(sent)
+    assert 0 < sum(map(len, line.tls._appSendBuffer)) < 2**17
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
