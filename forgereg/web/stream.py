@@ -1,16 +1,18 @@
 """
 Send stretches of a blob to a client, no faster than it reads.
 
-Over plain TCP the kernel copies straight from the page cache to the socket; where TLS or
-anything else lies between, and where the disk has to be waited for, the bytes are read.
+Over plain TCP the kernel copies straight from the page cache to the socket, and over TLS
+(`web/tls.py`) it is encrypted straight to there; where anything else lies between, and
+where the disk has to be waited for, the bytes are read and written to the request.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Protocol, cast
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from twisted.internet.tcp import Server
@@ -18,6 +20,7 @@ from twisted.web.http import Request
 from zope.interface import implementer
 
 from forgereg.flow.source import Source
+from forgereg.web.tls import beside
 
 #: How much is read at a time, in bytes: larger pieces cost the allocator more than they
 #: save, and more memory for each client that is slow.
@@ -115,53 +118,96 @@ async def send(
         consumer.unregisterProducer()
 
 
+class _Way(Protocol):
+    """
+    How a file gets to a client without being written to its request.
+
+    :ivar tcp: the connection.
+    """
+
+    @property
+    def tcp(self) -> Server: ...
+
+    def settle(self) -> bool:
+        """Hand on to the connection what was written; give whether that is all."""
+
+    def copy(self, source: Source, start: int, stop: int) -> int | None:
+        """
+        Send some of what can be read without waiting for a disk.
+
+        :returns: how many bytes were taken; None where they have to be read.
+        """
+
+
+@frozen
+class _Plain:
+    """The kernel copies."""
+
+    tcp: Server
+
+    def settle(self) -> bool:
+        return True
+
+    def copy(self, source: Source, start: int, stop: int) -> int | None:
+        stop = min(stop, start + _TURN)
+        if source.extent is None or not _is_cached(source, start, stop):
+            return None
+        (fd, offset), out = source.extent, self.tcp.fileno()
+        try:
+            return os.sendfile(out, fd, offset + start, stop - start) or None
+        except (BlockingIOError, ConnectionError):
+            return 0  # the transport finds out which
+        except OSError:  # this file system cannot do it
+            return None
+
+
 async def _splice(
     source: Source, start: int, stop: int, consumer: IConsumer, gate: _Gate
 ) -> int:
     """
-    Have the kernel send what it can without waiting for a disk.
+    Send what can be without its being written to the consumer.
 
     :returns: how many bytes; what follows them has to be read.
     """
     request = consumer
     if stop - start <= _PROBE or not isinstance(request, Request):
         return 0  # what is short goes out with the headers
-    transport = _socket(request)
-    if transport is None or source.extent is None:
+    way = _way(request)
+    if way is None or source.extent is None:
         return 0
     request.write(b"")  # the headers come first
-    position = start
+    position, tcp = start, way.tcp
     while position < stop:
-        # It resumes us when it has nothing to write any more, and can.
-        gate.pauseProducing()
-        transport.producerPaused = True
-        transport.startWriting()
+        is_settled = way.settle()
+        if tcp.disconnecting or tcp.producer is None:
+            request.loseConnection()  # which waits for nobody any more
+            raise ClientLeft
+        cast(IPushProducer, tcp.producer).pauseProducing()
+        if is_settled:
+            # It resumes us when it has nothing to write any more, and can.
+            tcp.producerPaused = True
+            tcp.startWriting()
         await gate.opened()
-        end = min(position + _TURN, stop)
-        if not _is_cached(source, position, end):
-            break
-        (fd, offset), out = source.extent, transport.fileno()
-        try:
-            count = os.sendfile(out, fd, offset + position, end - position)
-        except (BlockingIOError, ConnectionError):
-            continue  # the transport finds out which
-        except OSError:  # this file system cannot do it
-            break
-        if not count:
+        if not is_settled:
+            continue
+        count = way.copy(source, position, stop)
+        if count is None:
             break
         position += count
         request.sentLength += count
     return position - start
 
 
-def _socket(request: Request) -> Server | None:
-    """Give the connection, if what is written to the request goes there as it is."""
-    transport = request.channel and request.channel.transport
-    if type(transport) is not Server or transport.TLS:
-        return None
+def _way(request: Request) -> _Way | None:
+    """Give the way around the request, if what is written to it is sent as it is."""
     # Else it is chunked.
     is_whole = request.responseHeaders.hasHeader("Content-Length")
-    return transport if is_whole and request.method != b"HEAD" else None
+    if not is_whole or request.method == b"HEAD":
+        return None
+    transport = request.channel and request.channel.transport
+    if type(transport) is Server:
+        return None if transport.TLS else _Plain(transport)
+    return beside(transport)
 
 
 def _is_cached(source: Source, start: int, stop: int) -> bool:
