@@ -62,6 +62,8 @@ _log = logs.logger(__name__)
 
 #: Of the directory where the registry was started, wherever it goes from there.
 _ENV_FILE = os.path.abspath(".env")
+#: How long one thread may keep others from the interpreter, in seconds.
+_SWITCH_SECONDS = 0.0005
 #: Threads for short work on disk and records.
 _DISK_THREADS = 8
 #: As many scripts as FORGE_MAX_BUILDS may allow; none is there before it is needed.
@@ -277,6 +279,9 @@ class _Running(Service):
         raise SystemExit(1)
 
     def _assemble(self, records: Records) -> Assembly:
+        # Threads that unpack let go of the interpreter all the time, and want it back:
+        # by default the reactor may wait 5 ms for it each time that it sends something.
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self._processes = Processes(self._reactor)
         self._in_thread = self._threads(_DISK_THREADS)
         machine = Machine(

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import quote
 
-from attrs import define
+from attrs import define, field
 from klein import Klein
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -58,6 +58,7 @@ from forgereg.web.manifests import Manifests
 from forgereg.web.patience import MOST_REDIRECTS, Limits, blob_seconds, family_of
 from forgereg.web.problem import describe, problem
 from forgereg.web.stream import ClientLeft, Truncated, send
+from forgereg.web.turns import Turns
 
 _log = logger(__name__)
 
@@ -92,7 +93,11 @@ class Api:
     _max_tag_length: int
     _new_incident: Callable[[], str]
     limits: Limits = Limits()
+    _turns: Turns = field(init=False)
     hands_over: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self._turns = Turns(self._clock)
 
     app = Klein()
     app.url_map.converters["anything"] = _Anything
@@ -173,7 +178,7 @@ class Api:
                 if blob.coding:
                     blob.close()
                     blob = await self._registry.blob(parsed, wanted, client)
-            await send(blob.source, parts, request)
+            await send(blob.source, parts, request, self._turns)
         except (Truncated, RegistryError) as e:
             if not request.startedWriting:
                 raise

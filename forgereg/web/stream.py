@@ -21,12 +21,13 @@ from zope.interface import implementer
 
 from forgereg.flow.source import Source
 from forgereg.web.tls import beside
+from forgereg.web.turns import Turns
 
 #: How much is read at a time, in bytes: larger pieces cost the allocator more than they
 #: save, and more memory for each client that is slow.
 CHUNK = 2**16
 #: How much the kernel copies for one client before others have their turn, in bytes.
-_TURN = 2**18
+_TURN = 2**17
 #: How far apart the bytes are by which the page cache is asked whether it has a stretch:
 #: the kernel fills it, and lets go of it, in larger pieces.
 _PROBE = 2**17
@@ -43,16 +44,22 @@ class ClientLeft(Exception):
 @implementer(IPushProducer)
 @define
 class _Gate:
-    """Where a sender waits while the client does not read."""
+    """Where a sender waits while the client does not read, or others send."""
 
+    _turns: Turns | None
     _waiting: Deferred[None] | None = field(init=False, default=None)
     _paused: bool = field(init=False, default=False)
     _stopped: bool = field(init=False, default=False)
 
     async def opened(self) -> None:
-        while self._paused and not self._stopped:
-            self._waiting = Deferred()
-            await self._waiting
+        had_turn = self._turns is None
+        while not self._stopped and (self._paused or not had_turn):
+            if self._paused:
+                self._waiting = Deferred()
+                await self._waiting
+            elif self._turns is not None:
+                await self._turns.turn()
+                had_turn = True
         if self._stopped:
             raise ClientLeft
 
@@ -77,6 +84,7 @@ async def send(
     source: Source,
     parts: Sequence[bytes | tuple[int, int | None]],
     consumer: IConsumer,
+    turns: Turns | None = None,
 ) -> None:
     """
     Write bytes, and stretches of a blob, one after another to the consumer.
@@ -85,11 +93,12 @@ async def send(
 
     :param parts: bytes as they are, and half-open ``(start, stop)`` in the blob; None
         for its end, wherever that is.
+    :param turns: of all who send; None for one who sends alone.
     :raises Truncated: the blob is shorter than it should be.
     :raises ClientLeft: the consumer wants no more.
     :raises RegistryError: it cannot be had, or is not what it should be.
     """
-    gate = _Gate()
+    gate = _Gate(turns)
     try:
         consumer.registerProducer(gate, True)
         for part in parts:
