@@ -383,8 +383,9 @@ class Assembly:
         )
         if any(row.name == "blobs_size" for row in changed):
             Deferred.fromCoroutine(_attempt(self._trim()))
-        live = ", ".join(row.variable for row in changed if row.live)
-        _log.info("settings that have changed: {names}", names=live or "none")
+        live = [row.variable for row in changed if row.live]
+        if live:
+            _log.info("settings that have changed: {names}", names=", ".join(live))
         return [row.variable for row in changed if not row.live]
 
     async def begin(self) -> None:

@@ -11,6 +11,7 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
+from stat import S_ISREG
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
@@ -32,8 +33,11 @@ class Opened(io.FileIO):
         self, path: Path, released: Callable[[], object], is_use: bool = True
     ) -> None:
         """:param is_use: whether reading it may change the time of its last access."""
-        super().__init__(path, "rb", opener=os.open if is_use else _open_unnoticed)
+        super().__init__(path, "rb", opener=_open if is_use else _open_unnoticed)
         self._released = released
+        if not S_ISREG(os.fstat(self.fileno()).st_mode):
+            super().close()
+            raise FileNotFoundError(errno.ENOENT, "it is no file", str(path))
 
     def close(self) -> None:
         if not self.closed:
@@ -41,11 +45,15 @@ class Opened(io.FileIO):
             self._released()
 
 
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # else a named pipe waits for ever
+
+
 def _open_unnoticed(path: str, flags: int) -> int:
     try:
-        return os.open(path, flags | os.O_NOATIME)
+        return _open(path, flags | os.O_NOATIME)
     except PermissionError:  # it belongs to somebody else
-        return os.open(path, flags)
+        return _open(path, flags)
 
 
 @define(eq=False)

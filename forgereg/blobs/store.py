@@ -204,7 +204,7 @@ class BlobStore:
         self.pin(name)
         try:
             file = Opened(self._path(name), partial(self.unpin, name), is_use)
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             with self.lock:
                 self.unpin(name)
                 if not self._path(name).exists():

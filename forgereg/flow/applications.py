@@ -25,7 +25,7 @@ from forgereg.flow.registry import Found, Registry
 from forgereg.flow.threads import InThread
 from forgereg.nix.store import Store
 from forgereg.oci.errors import ArchiveInvalid, NameUnknown, RegistryError
-from forgereg.oci.media import MANIFESTS
+from forgereg.oci.media import REFERABLE
 from forgereg.oci.reference import Name, Tag
 
 #: How many directories are known in memory, each with a compose file.
@@ -150,7 +150,7 @@ class Applications:
 
     async def _manifests(self, names: list[Name], tag: Tag, client: str) -> list[Found]:
         """Give an image's manifest in the form that any client reads, of each name."""
-        manifest, forms = self._registry.manifest, list(MANIFESTS)
+        manifest, forms = self._registry.manifest, list(REFERABLE)
         pulls = [
             Deferred.fromCoroutine(manifest(name, tag, forms, client)) for name in names
         ]

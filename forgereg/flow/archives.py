@@ -14,7 +14,8 @@ from forgereg.archive.members import CHUNK
 from forgereg.archive.nix2container import read_nix2container
 from forgereg.archive.reading import Reading
 from forgereg.archive.scan import scan, scan_stream
-from forgereg.archive.sniff import Kind
+from forgereg.archive.sniff import HEAD_BYTES, Kind, sniff
+from forgereg.archive.unpack import OPENERS
 from forgereg.blobs.store import BlobStore
 from forgereg.flow.contents import Contents, Found
 from forgereg.flow.errand import Errand
@@ -186,6 +187,9 @@ class Archives:
 
     def _scan_stream(self, file: Outlet) -> Reading:
         """Blocking."""
+        kind = sniff(file.peek(HEAD_BYTES)[:HEAD_BYTES])
+        if kind in OPENERS:
+            raise ArchiveInvalid(f"the script writes {kind.value}: let it write tar")
         with self._blobs.stage() as stage:
             return scan_stream(
                 file,

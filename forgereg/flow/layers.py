@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from attrs import define, field
+from cachetools import LRUCache
 from twisted.internet.defer import Deferred
 
 from forgereg.blobs.store import BlobStore
@@ -27,6 +28,7 @@ from forgereg.flow.growing import Followed, Growing
 from forgereg.flow.source import FileSource, Source
 from forgereg.flow.threads import InThread, or_drop
 from forgereg.logs import logger
+from forgereg.oci.descriptor import Place
 from forgereg.oci.errors import (
     ArchiveInvalid,
     DiskFull,
@@ -40,6 +42,8 @@ _log = logger(__name__)
 
 #: How long a script may take that is read no faster than a client receives.
 _SLOW_SECONDS = 86400.0
+#: How many blobs are known to be what their description says.
+_MOST_MADE = 100_000
 
 
 @define(eq=False)
@@ -60,6 +64,11 @@ class Layers:
     _cuttings: dict[tuple[object, ...], dict[Digest, Growing]] = field(
         init=False, factory=dict
     )
+    #: archive and digest of what was made as its description says: who knows a digest
+    #: could else have the blob of another image by claiming it
+    _made: LRUCache[tuple[object, ...], bool] = field(
+        init=False, factory=lambda: LRUCache(_MOST_MADE)
+    )
     #: archives that were not what they should be
     _doubtful: set[str] = field(init=False, factory=set)
 
@@ -72,6 +81,8 @@ class Layers:
         :returns: None where there is none that can be trusted.
         """
         place = known.place
+        if _is_made(place) and (known.source.archive, known.digest) not in self._made:
+            return None
         if place.is_plain:
             file = self._contents.open_plain(known.source, place)
         else:
@@ -178,6 +189,12 @@ class Layers:
     ) -> None:
         try:
             await cutting.run()
+            if _is_made(known.place):
+                self._made[key] = True
+        except FileNotFoundError:
+            archive = known.source.archive
+            _log.info("{archive} has to be read again", archive=archive)
+            self._doubtful.add(archive)
         except (RegistryError, OSError) as e:
             self._doubt(known, e)
         finally:
@@ -201,3 +218,8 @@ class Layers:
     def trust(self, archive: str) -> None:
         """Take note that an archive was read again."""
         self._doubtful.discard(archive)
+
+
+def _is_made(place: Place) -> bool:
+    """Whether a blob is made by a description that says its digest."""
+    return not place.offset and not place.is_plain

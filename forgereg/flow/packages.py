@@ -81,7 +81,9 @@ def read_package(answer: Any, wanted: Wanted, flake: str, path: str) -> Package:
             program = program or wanted.attribute
             raise NameUnknown(_no_output(flake, path, wanted, attribute, program, has))
     raise NameUnknown(
-        f"{wanted.attribute}.{wanted.output} in the flake {flake} is not a derivation"
+        f"{wanted.attribute}.{wanted.output} in the flake {flake} is not a derivation;"
+        " a path becomes one by"
+        ' pkgs.runCommand "image" { } "cp -r ${./image} $out"'
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,24 @@ def test_blob_that_was_cut_short_counts_as_gone(store: BlobStore) -> None:
     assert store.open(DIGEST, len(DATA)) is None
     put(store)
     assert content(store, DIGEST, len(DATA)) == DATA
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "directory"])
+def test_blob_that_is_no_file_counts_as_gone(
+    store: BlobStore, make: Callable[[Path], object]
+) -> None:
+    """What is no file in a blob's place keeps nobody waiting, and is not served."""
+    put(store)
+    store.path(DIGEST).unlink()
+    make(store.path(DIGEST))
+    assert store.open(DIGEST, len(DATA)) is None
+
+
+def test_directory_that_is_a_file(store: BlobStore) -> None:
+    """Where blobs cannot be, there are none."""
+    (store.root / "blobs").rmdir()
+    (store.root / "blobs").touch()
+    assert store.open(DIGEST, len(DATA)) is None
 
 
 def test_empty_blob(store: BlobStore) -> None:

@@ -21,7 +21,7 @@ from forgereg.oci.media import OCI_INDEX, OCI_MANIFEST
 from tests.archive.test_forward import Lost
 from tests.archive.zoo import APP, GOLDEN, LAYERS, make_store
 from tests.archives import Layout, Recipe, build_layered_image, gz, layer, layer_of, tar
-from tests.doubles import Part
+from tests.doubles import Package, Part
 from tests.flow.packing import (
     DATA,
     DIGEST,
@@ -95,6 +95,19 @@ def test_several_platforms(served: Served, kind: str) -> None:
     assert (files_below(served.state / "blobs") == 0) == plain
 
 
+def test_application_of_several_platforms(served: Served) -> None:
+    """A compose file pins all platforms of an image, as its tag means them."""
+    layout = several()
+    entries = {
+        "web.oci": tar(layout.entries()),
+        "compose.yaml": b"services: {web: {image: web}}",
+    }
+    output = served.store.folder("shop", entries)
+    served.nix.packages["shop"] = Package("1.0", {"containers": output})
+    answer = served.get("/-/applications/shop/compose.yaml")
+    assert f"@{layout.heads[0]['digest']}" in answer.body.decode()
+
+
 def test_client_without_indexes(served: Served) -> None:
     """A client that reads no index is given the image for the registry's platform."""
     put_folder(served, several().entries())
@@ -155,6 +168,17 @@ def test_digest_that_lies(served: Served, blobs_size: int) -> None:
     assert len(served.readers.calls) > calls
 
 
+def test_digest_that_is_claimed(served: Served) -> None:
+    """Who knows the digest of another image's layer does not get it by claiming it."""
+    make_store(served.store.root)
+    theirs = served.pull("packages/hello")["layers"][0]
+    put(served, made(made_layer(theirs["digest"], size=theirs["size"])))
+    assert served.get(TAG, ANY_FORM).status == 200
+    asked = served.begin(url(theirs["digest"]))
+    assert asked.aborted or asked.answer().status == 422
+    assert served.get(f"/v2/packages/hello/blobs/{theirs['digest']}").status == 200
+
+
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "packed"])
 def test_layer_files(served: Served, pack: Any) -> None:
     """A layer that lies in the store is served from there, if it is what it should be."""
@@ -180,6 +204,13 @@ def test_large_description(served: Served, monkeypatch: pytest.MonkeyPatch) -> N
     put(served, made(made_layer()))
     answer = served.get(TAG, ANY_FORM)
     assert answer.status == 422 and "more than 100 bytes" in answer.error[1]
+
+
+def test_script_that_packs(served: Served) -> None:
+    """Whoever has a script write something packed reads what it should write."""
+    put_script(served, gz(tar(ENTRIES)))
+    answer = served.get(TAG, ANY_FORM)
+    assert answer.status == 422 and "the script writes gzip" in answer.error[1]
 
 
 def test_script(served: Served) -> None:
