@@ -26,8 +26,8 @@ from forgereg.web.turns import Turns
 #: How much is read at a time, in bytes: larger pieces cost the allocator more than they
 #: save, and more memory for each client that is slow.
 CHUNK = 2**16
-#: How much the kernel copies for one client before others have their turn, in bytes.
-_TURN = 2**17
+#: How much the kernel copies before it is asked whether the turn is over, in bytes.
+_PIECE = 2**17
 #: How far apart the bytes are by which the page cache is asked whether it has a stretch:
 #: the kernel fills it, and lets go of it, in larger pieces.
 _PROBE = 2**17
@@ -50,6 +50,12 @@ class _Gate:
     _waiting: Deferred[None] | None = field(init=False, default=None)
     _paused: bool = field(init=False, default=False)
     _stopped: bool = field(init=False, default=False)
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether the turn lasts, and the client is there."""
+        is_open = not (self._paused or self._stopped)
+        return is_open and self._turns is not None and self._turns.lasts
 
     async def opened(self) -> None:
         had_turn = self._turns is None
@@ -153,12 +159,23 @@ class _Plain:
     """The kernel copies."""
 
     tcp: Server
+    _gate: _Gate
 
     def settle(self) -> bool:
         return True
 
     def copy(self, source: Source, start: int, stop: int) -> int | None:
-        stop = min(stop, start + _TURN)
+        position, is_free = start, True
+        while is_free and position < stop:
+            end = min(stop, position + _PIECE)
+            count = self._copy_piece(source, position, end)
+            if count is None:
+                return position - start or None
+            position += count
+            is_free = position == end and self._gate.may_go_on
+        return position - start
+
+    def _copy_piece(self, source: Source, start: int, stop: int) -> int | None:
         if source.extent is None or not _is_cached(source, start, stop):
             return None
         (fd, offset), out = source.extent, self.tcp.fileno()
@@ -181,7 +198,7 @@ async def _splice(
     request = consumer
     if stop - start <= _PROBE or not isinstance(request, Request):
         return 0  # what is short goes out with the headers
-    way = _way(request)
+    way = _way(request, gate)
     if way is None or source.extent is None:
         return 0
     request.write(b"")  # the headers come first
@@ -207,7 +224,7 @@ async def _splice(
     return position - start
 
 
-def _way(request: Request) -> _Way | None:
+def _way(request: Request, gate: _Gate) -> _Way | None:
     """Give the way around the request, if what is written to it is sent as it is."""
     # Else it is chunked.
     is_whole = request.responseHeaders.hasHeader("Content-Length")
@@ -215,7 +232,7 @@ def _way(request: Request) -> _Way | None:
         return None
     transport = request.channel and request.channel.transport
     if type(transport) is Server:
-        return None if transport.TLS else _Plain(transport)
+        return None if transport.TLS else _Plain(transport, gate)
     return beside(transport)
 
 

@@ -33,7 +33,7 @@ class Turns:
         now = self._clock.seconds()
         if not self._is_over and now - self._began > _IDLE_SECONDS:
             self._began = now
-        if self._is_over or now - self._began > _SHARE_SECONDS:
+        if self._is_over or not self.lasts:
             if not self._is_over:
                 self._is_over = True
                 self._clock.callLater(0, self._renew)
@@ -41,10 +41,15 @@ class Turns:
             self._waiting.append(mine)
             await mine
 
+    @property
+    def lasts(self) -> bool:
+        """Whether who has a turn may go on sending."""
+        return self._clock.seconds() - self._began <= _SHARE_SECONDS
+
     def _renew(self) -> None:
         self._began = self._clock.seconds()
         while self._waiting:
-            if self._clock.seconds() - self._began > _SHARE_SECONDS:
+            if not self.lasts:
                 self._clock.callLater(0, self._renew)
                 return
             mine = self._waiting.popleft()
