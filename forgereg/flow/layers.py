@@ -72,6 +72,11 @@ class Layers:
     #: archives that were not what they should be
     _doubtful: set[str] = field(init=False, factory=set)
 
+    def is_sure(self, known: KnownBlob) -> bool:
+        """Whether what its archive says of a blob was found to be true."""
+        is_made = (known.source.archive, known.digest) in self._made
+        return is_made or not _is_made(known.place)
+
     def find(self, known: KnownBlob) -> FileSource | None:
         """
         Open a blob that lies somewhere as it is.
@@ -81,7 +86,7 @@ class Layers:
         :returns: None where there is none that can be trusted.
         """
         place = known.place
-        if _is_made(place) and (known.source.archive, known.digest) not in self._made:
+        if not self.is_sure(known):
             return None
         if place.is_plain:
             file = self._contents.open_plain(known.source, place)

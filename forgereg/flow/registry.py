@@ -287,9 +287,11 @@ class Registry:
         """
         if coding is not None:
             known = await self._in_thread(self._find_blob, name, digest)
-            encoded = await self._encodings.open(
-                digest, coding, lambda: self._plain(name, digest, client)
-            )
+            encoded = None
+            if self._layers.is_sure(known):
+                encoded = await self._encodings.open(
+                    digest, coding, lambda: self._plain(name, digest, client)
+                )
             if encoded is not None:
                 return Blob(encoded, known.size, coding)
         known, source = await self._plain(name, digest, client)

@@ -168,15 +168,21 @@ def test_digest_that_lies(served: Served, blobs_size: int) -> None:
     assert len(served.readers.calls) > calls
 
 
-def test_digest_that_is_claimed(served: Served) -> None:
+@pytest.mark.parametrize("coding", ["gzip", "identity"])
+def test_digest_that_is_claimed(served: Served, coding: str) -> None:
     """Who knows the digest of another image's layer does not get it by claiming it."""
+    served.set(transfer_coding="always")
+    headers = [("Accept-Encoding", coding)]
     make_store(served.store.root)
     theirs = served.pull("packages/hello")["layers"][0]
+    there = f"/v2/packages/hello/blobs/{theirs['digest']}"
+    for _ in range(2):
+        assert served.get(there, headers)["Content-Encoding"] in (coding, None)
     put(served, made(made_layer(theirs["digest"], size=theirs["size"])))
     assert served.get(TAG, ANY_FORM).status == 200
-    asked = served.begin(url(theirs["digest"]))
+    asked = served.begin(url(theirs["digest"]), headers)
     assert asked.aborted or asked.answer().status == 422
-    assert served.get(f"/v2/packages/hello/blobs/{theirs['digest']}").status == 200
+    assert served.get(there, headers).status == 200
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "packed"])
