@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -21,8 +24,16 @@ from forgereg.web.stream import ClientLeft, send
 from tests.deferreds import begin
 from tests.doubles import at_once
 
+L = TypeVar("L", bound="Line")
+
 DATA = os.urandom(64) * 2**13  # two turns that differs everywhere
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+#: Half-open, within the blob.
+STRETCH = st.tuples(st.integers(0, len(DATA)), st.integers(0, len(DATA))).map(
+    lambda pair: (min(pair), max(pair))
+)
 
 
 class Loop(Clock):
@@ -134,3 +145,24 @@ def is_closed(source: FileSource) -> bool:
 
 def body_of(answer: bytes) -> bytes:
     return answer.partition(b"\r\n\r\n")[2]
+
+
+@contextmanager
+def several(kind: type[L]) -> Iterator[Callable[..., L]]:
+    """Give what makes lines, and close them at the end."""
+    opened: list[L] = []
+
+    def line(*args: Any, **kwargs: Any) -> L:
+        opened.append(kind(*args, **kwargs))
+        return opened[-1]
+
+    yield line
+    for each in opened:
+        each.close()
+
+
+def blob_in(folder: Path) -> Path:
+    """Write a file that has `DATA` behind its first byte."""
+    path = folder / "blob"
+    path.write_bytes(b"!" + DATA)
+    return path

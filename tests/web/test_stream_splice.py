@@ -14,32 +14,27 @@ from hypothesis import strategies as st
 from forgereg.web.stream import ClientLeft, Truncated
 from tests.deferreds import no_result, result_of
 from tests.doubles import Threads
-from tests.web.line import DATA, GET, Line, body_of, is_closed
+from tests.web.line import (
+    DATA,
+    GET,
+    STRETCH,
+    Line,
+    blob_in,
+    body_of,
+    is_closed,
+    several,
+)
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("splice") / "blob"
-    path.write_bytes(b"!" + DATA)
-    return path
+    return blob_in(tmp_path_factory.mktemp("splice"))
 
 
 @pytest.fixture
 def lines() -> Iterator[Callable[..., Line]]:
-    opened: list[Line] = []
-
-    def line(*args: Any, **kwargs: Any) -> Line:
-        opened.append(Line(*args, **kwargs))
-        return opened[-1]
-
-    yield line
-    for each in opened:
-        each.close()
-
-
-STRETCH = st.tuples(st.integers(0, len(DATA)), st.integers(0, len(DATA))).map(
-    lambda pair: (min(pair), max(pair))
-)
+    with several(Line) as line:
+        yield line
 
 
 @settings(max_examples=30, deadline=None)

@@ -28,7 +28,16 @@ from forgereg.web.stream import ClientLeft, Truncated
 from forgereg.web.tls import beside
 from tests.deferreds import no_result, result_of
 from tests.doubles import Threads
-from tests.web.line import DATA, GET, Line, body_of, is_closed
+from tests.web.line import (
+    DATA,
+    GET,
+    STRETCH,
+    Line,
+    blob_in,
+    body_of,
+    is_closed,
+    several,
+)
 
 
 def server_context() -> SSL.Context:
@@ -126,27 +135,13 @@ class SecureLine(Line):
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tls") / "blob"
-    path.write_bytes(b"!" + DATA)
-    return path
+    return blob_in(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
 def lines() -> Iterator[Callable[..., SecureLine]]:
-    opened: list[SecureLine] = []
-
-    def line(*args: Any, **kwargs: Any) -> SecureLine:
-        opened.append(SecureLine(*args, **kwargs))
-        return opened[-1]
-
-    yield line
-    for each in opened:
-        each.close()
-
-
-STRETCH = st.tuples(st.integers(0, len(DATA)), st.integers(0, len(DATA))).map(
-    lambda pair: (min(pair), max(pair))
-)
+    with several(SecureLine) as line:
+        yield line
 
 
 @settings(max_examples=30, deadline=None)
