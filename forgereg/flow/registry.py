@@ -316,7 +316,7 @@ class Registry:
                 f"{known.source.archive} no longer holds {digest}: it was built anew,"
                 " and is another one each time; or it is a script that writes something"
                 " else each time, and what it wrote found no room (FORGE_BLOBS_SIZE); or"
-                " it is damaged (nix-store --verify-path). Pull it by tag"
+                " it is damaged (nix-store --verify-path); pull it by tag"
             )
             self._layers.give_up(known, error)
             raise error

@@ -261,7 +261,9 @@ async def test_nobody_reads_on(processes: Processes) -> None:
 async def test_orphans_do_not_hold_the_reader_up(processes: Processes) -> None:
     """What a child wrote has an end when the child has, whoever holds it open."""
     lines: list[bytes] = []
-    script = "echo all; setsid sleep 40 & echo $! >&2"
+    # It ends once the other is a session of its own, which nobody ends with it.
+    orphan = "echo $$ >&2; kill -USR1 $PPID; exec sleep 40"
+    script = f"trap : USR1; echo all; setsid sh -c '{orphan}' & wait; true"
     out, done = stream(processes, script, lines)
     assert await read(out) == b"all\n"
     assert (await done).status == 0

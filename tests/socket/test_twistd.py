@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -312,6 +313,15 @@ def test_tls_to_a_plain_port(tmp_path: Path) -> None:
         assert answer.startswith(b"HTTP/1.0 400 ")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Children heed ctrl-C, also where a shell runs the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_asked_twice_to_stop(tmp_path: Path) -> None:
     """Whoever presses ctrl-C again while the registry stops does no harm."""
     with registry(tmp_path, FLAKE) as running:
