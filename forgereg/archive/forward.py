@@ -24,9 +24,10 @@ from forgereg.archive.members import (
     measure,
 )
 from forgereg.archive.readahead import ReadAhead
-from forgereg.archive.reading import Place, Reading
+from forgereg.archive.reading import Reading
 from forgereg.archive.sniff import HEAD_BYTES, Kind, sniff
 from forgereg.archive.tar import Extent, Tape, walk
+from forgereg.oci.descriptor import Place
 from forgereg.oci.errors import ArchiveInvalid
 from forgereg.oci.reference import Digest, shown
 

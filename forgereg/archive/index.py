@@ -35,12 +35,13 @@ from forgereg.archive.platform import (
 from forgereg.archive.reading import Packed, Reading
 from forgereg.oci.errors import ArchiveInvalid
 from forgereg.oci.manifest import Manifest, sha256
-from forgereg.oci.media import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from forgereg.oci.media import (
+    INDEXES,
+    MANIFESTS,
+    OCI_INDEX,
+    REFERABLE,
+)
 from forgereg.oci.reference import Digest
-
-_DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
-_INDEXES = (OCI_INDEX, _DOCKER_INDEX)
-_IMAGES = (OCI_MANIFEST, DOCKER_MANIFEST)
 
 #: How many indexes may lie in one another, how many manifests there may be, and how
 #: many descriptors all of them may have.
@@ -134,7 +135,7 @@ class _Layout:
         have = {
             self._files[node.blobs[0].digest]
             for node in nodes
-            if node.manifest.media_type in _IMAGES and node.blobs
+            if node.manifest.media_type in MANIFESTS and node.blobs
         }
         if not set(configs) <= have:
             raise LayoutIncomplete("index.json and manifest.json name other images")
@@ -215,7 +216,7 @@ class _Layout:
         try:
             body = self._members.json(name)
         except ArchiveInvalid:
-            if claim.media_type in (*_INDEXES, *_IMAGES):
+            if claim.media_type in REFERABLE:
                 raise
             return None  # the specification lets an index name anything
         if len(body) != claim.size or sha256(body) != claim.digest:
@@ -229,9 +230,9 @@ class _Layout:
         if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
             raise ArchiveInvalid("a manifest in the OCI layout has an odd media type")
         manifest = Manifest(media_type, body, sha256(body))
-        if media_type in _INDEXES:
+        if media_type in INDEXES:
             return self._index(manifest, said.get("manifests"), depth)
-        if media_type in _IMAGES:
+        if media_type in MANIFESTS:
             claims = [
                 read_claim(said.get("config")),
                 *self._list(said.get("layers")),
@@ -247,7 +248,7 @@ class _Layout:
         return _Node(
             manifest,
             blobs=there,
-            has_image=media_type in _IMAGES and not is_artifact,
+            has_image=media_type in MANIFESTS and not is_artifact,
         )
 
     def _index(self, manifest: Manifest, listed: Any, depth: int) -> _Node | None:

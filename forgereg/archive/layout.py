@@ -34,9 +34,6 @@ from forgereg.oci.reference import Name, Tag, shown
 #: than 127.
 _MAX_LAYERS = 20_000
 
-#: What a root file system begins with.
-_ROOT_FOLDERS = ("bin", "etc", "nix", "usr", "sbin", "lib")
-
 _BUILD = "build a docker-archive or an OCI layout"
 
 

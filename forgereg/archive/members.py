@@ -18,10 +18,9 @@ from typing import Any, BinaryIO, Protocol, TypeGuard, TypeVar, cast
 
 from attrs import frozen
 
-from forgereg.archive.reading import Place
 from forgereg.archive.sniff import HEAD_BYTES, sniff
 from forgereg.archive.unpack import BROKEN, COMPRESSIONS, OPENERS
-from forgereg.oci.descriptor import Compression, Descriptor
+from forgereg.oci.descriptor import Compression, Descriptor, Place
 from forgereg.oci.errors import ArchiveInvalid, ShuttingDown
 from forgereg.oci.reference import Digest, shown
 

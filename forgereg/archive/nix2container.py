@@ -23,7 +23,7 @@ from attrs import frozen
 
 from forgereg.archive.goregex import check_pattern
 from forgereg.archive.members import MAX_JSON
-from forgereg.archive.reading import Packed, Place, Reading
+from forgereg.archive.reading import Packed, Reading
 from forgereg.archive.sniff import HEAD_BYTES, Kind, sniff
 from forgereg.archive.storetar import (
     LayerTree,
@@ -32,7 +32,7 @@ from forgereg.archive.storetar import (
     find_in_store,
     open_pieces,
 )
-from forgereg.oci.descriptor import Compression, Descriptor, Image
+from forgereg.oci.descriptor import Compression, Descriptor, Image, Place
 from forgereg.oci.errors import ArchiveInvalid, BlobUnknown, DigestInvalid
 from forgereg.oci.manifest import sha256, write_manifests
 from forgereg.oci.reference import Digest, parse_digest, shown

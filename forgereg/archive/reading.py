@@ -41,6 +41,3 @@ class Reading:
 
     images: tuple[Packed, ...]
     places: Mapping[Digest, Place]
-
-
-__all__ = ["Packed", "Place", "Reading"]

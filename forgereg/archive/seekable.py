@@ -29,9 +29,9 @@ from forgereg.archive.members import (
     follow,
     measure,
 )
-from forgereg.archive.reading import Place
 from forgereg.archive.sniff import HEAD_BYTES, Kind, sniff
 from forgereg.archive.tar import Extent, Tape, walk
+from forgereg.oci.descriptor import Place
 from forgereg.oci.errors import ArchiveInvalid
 from forgereg.oci.reference import shown
 

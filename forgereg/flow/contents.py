@@ -93,11 +93,14 @@ class Contents:
 
         :returns: None where the archive is not what was read.
         """
-        path = posixpath.join(source.archive, place.path)
         try:
-            if _stamp(self.store.locate(source.archive)[1].stat()) != source.stamp:
+            real = self.store.locate(source.archive)[1]
+            if _stamp(real.stat()) != source.stamp:
                 return None
-            return self.store.locate(path)[1].open("rb", buffering=0)
+            if place.path:
+                path = posixpath.join(source.archive, place.path)
+                real = self.store.locate(path)[1]
+            return real.open("rb", buffering=0)
         except (OSError, ArchiveInvalid):
             return None
 

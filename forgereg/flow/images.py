@@ -260,17 +260,17 @@ class Images:
         :param tags: all that lead to it: an archive is not read again for another one.
         """
         name, tag, derivation = wish.name, wish.tag, package.derivation
+        attribute = self._command.installable(package.attribute, wish.wanted.output)
+
+        async def realise() -> str:
+            flake = wish.flake
+            return await self._realise(build, flake, locked, attribute, derivation)
+
         if wish.wanted.is_directory:
-            installable = self._command.installable
-            attribute = installable(package.attribute, wish.wanted.output)
-            there = self._realise(build, wish.flake, locked, attribute, derivation)
-            return Forms((), output=await there)
+            return Forms((), output=await realise())
         forms = await self._in_thread(self._records.tagged, name, derivation, tag)
         if not forms:
-            attribute = self._command.installable(package.attribute, wish.wanted.output)
-            output = await self._realise(
-                build, wish.flake, locked, attribute, derivation
-            )
+            output = await realise()
             archive = await self._archives.find(build, output, wish.wanted)
             read = await self._archives.read_built(build, archive)
             prefix, stamp = wish.flake.prefix, read.stamp

@@ -18,8 +18,11 @@ DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 #: The forms in which a manifest can be written, the preferred one first.
 MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
 
+#: What lists manifests, of several platforms for instance.
+INDEXES = (OCI_INDEX, DOCKER_INDEX)
+
 #: All that a tag can lead to, what says most first.
-REFERABLE = (OCI_INDEX, DOCKER_INDEX, *MANIFESTS)
+REFERABLE = (*INDEXES, *MANIFESTS)
 
 #: What a blob is called where nobody knows what is in it.
 OCTETS = "application/octet-stream"

@@ -21,10 +21,10 @@ import pytest
 from attrs import frozen
 
 from forgereg.archive import scan
-from forgereg.archive.reading import Packed, Place, Reading
+from forgereg.archive.reading import Packed, Reading
 from forgereg.archive.unpack import open_unpacked
 from forgereg.blobs.store import BlobStore
-from forgereg.oci.descriptor import Descriptor, Image
+from forgereg.oci.descriptor import Descriptor, Image, Place
 from forgereg.oci.errors import ArchiveInvalid
 from forgereg.oci.manifest import sha256
 from tests.archives import Recipe, build_layered_image, layer, tar

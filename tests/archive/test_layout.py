@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from forgereg.archive import layout
 from forgereg.archive.forward import Passed
 from forgereg.archive.members import Link, Member, member_name
-from forgereg.archive.reading import Packed, Place
-from forgereg.oci.descriptor import Compression, Descriptor, Image
+from forgereg.archive.reading import Packed
+from forgereg.oci.descriptor import Compression, Descriptor, Image, Place
 from forgereg.oci.errors import ArchiveInvalid
 from forgereg.oci.manifest import sha256, write_manifests
 from forgereg.oci.reference import Digest

@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forgereg.archive.nix2container import open_blob, read_nix2container
-from forgereg.archive.reading import Place
-from forgereg.oci.descriptor import Compression
+from forgereg.oci.descriptor import Compression, Place
 from forgereg.oci.errors import ArchiveInvalid, BlobUnknown
 from forgereg.oci.manifest import sha256
 from forgereg.oci.reference import Digest
