@@ -7,7 +7,8 @@ Source: Prometheus, "Metric and label naming"; OpenMetrics 1.0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from attrs import define, field, frozen
 from prometheus_client import (
@@ -75,6 +76,20 @@ class Cache:
     def count(self, is_hit: bool) -> None:
         """Count whether something was there."""
         (self._hits if is_hit else self._misses).inc()
+
+
+@contextmanager
+def timed(histogram: Histogram, clock: Callable[[], float]) -> Iterator[None]:
+    """
+    Observe how long a block takes, whatever comes of it.
+
+    :param clock: gives seconds.
+    """
+    start = clock()
+    try:
+        yield
+    finally:
+        histogram.observe(max(0.0, clock() - start))
 
 
 @define(eq=False)

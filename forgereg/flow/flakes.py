@@ -25,6 +25,7 @@ from forgereg.flow.report import State
 from forgereg.flow.slots import Slots
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
+from forgereg.metrics import Metrics, timed
 from forgereg.nix.build import Nix
 from forgereg.nix.flake import (
     Command,
@@ -122,6 +123,7 @@ class Flake:
     _lookups: Slots
     _now: Callable[[], float]
     _in_thread: InThread
+    _metrics: Metrics = field(factory=Metrics)
     #: flake ref, as configured or at a revision → locked flake ref
     _resolutions: LRUCache[str, _Looked[str]] = field(init=False)
     _listed: _Looked[Refs | None] | None = field(init=False, default=None)
@@ -399,13 +401,15 @@ class Flake:
 
         async def ask() -> Any:
             known = await self._in_thread(self._records.answer, locked, question)
+            self._metrics.cache("evaluation").count(known is not None)
             if known is not None:
                 return json.loads(known)
             async with self._evaluations.turn(errand, State.EVALUATING):
-                nix = await self._ready()
-                answer = await nix.evaluate(
-                    errand, locked, query, builds=builds, limit=self._policy.evaluation
-                )
+                nix, limit = await self._ready(), self._policy.evaluation
+                with timed(self._metrics.evaluation_seconds, self._now):
+                    answer = await nix.evaluate(
+                        errand, locked, query, builds=builds, limit=limit
+                    )
             # What is not there is not remembered: anyone may ask for anything.
             is_there = not isinstance(answer, dict) or answer.get("status") == "ok"
             if is_there and is_pure(locked):
