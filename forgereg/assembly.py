@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from functools import reduce
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from forgereg.flow.encodings import Encodings
 from forgereg.flow.failures import Failures
 from forgereg.flow.flakes import Flake
 from forgereg.flow.images import Images
+from forgereg.flow.lag import Lag
 from forgereg.flow.layers import Layers
 from forgereg.flow.policy import Policy
 from forgereg.flow.pulls import PullLog
@@ -43,6 +45,7 @@ from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
 from forgereg.logs import logger
+from forgereg.metrics import Metrics
 from forgereg.nix.build import Limit, Nix, Run
 from forgereg.nix.flake import Command, masked, platform_of
 from forgereg.nix.roots import Roots
@@ -94,6 +97,7 @@ class Machine:
     in_thread: InThread
     in_reader: InThread
     in_script: InThread
+    metrics: Metrics = field(factory=Metrics)
 
 
 @frozen
@@ -122,6 +126,7 @@ class Assembly:
     scrubber: Scrubber = field(init=False)
     works: Works = field(init=False)
     entrance: Entrance = field(init=False)
+    _lag: Lag = field(init=False)
     _evaluations: Slots = field(init=False)
     _timers: dict[str, IDelayedCall] = field(init=False, factory=dict)
     _is_stopping: bool = field(init=False, default=False)
@@ -129,6 +134,9 @@ class Assembly:
     def __attrs_post_init__(self) -> None:
         settings, machine = self.settings, self.machine
         clock, in_thread = machine.clock.seconds, machine.in_thread
+        metrics = machine.metrics
+        metrics.watch(self._measure)
+        self._lag = Lag(machine.clock, metrics)
         command = Command(settings.system, settings.store)
         store = Store(store_root(settings.store))
         build_records = BuildRecords(self.records.engine)
@@ -136,6 +144,7 @@ class Assembly:
         pulls = Pulls(self.records.engine)
         self.failures = Failures(self.policy, clock)
         self._evaluations = Slots(settings.max_evaluations)
+        self._evaluations.tell("evaluate", metrics)
 
         def open_log(build_id: str) -> BuildLog:
             most = self.policy.log_bytes
@@ -152,6 +161,7 @@ class Assembly:
             open_log,
             logs.forget,
             in_thread,
+            metrics,
         )
         scripts = Scripts(
             machine.run_stream,
@@ -176,6 +186,7 @@ class Assembly:
             clock,
             in_thread,
             machine.in_reader,
+            metrics,
         )
         self.pulls = PullLog(pulls.note, in_thread, machine.clock, machine.now)
         images = Images(
@@ -201,11 +212,14 @@ class Assembly:
                 in_thread,
                 self.archives.is_stopping,
             ),
-            Encodings(machine.blobs, self.failures, in_thread, machine.in_reader),
+            Encodings(
+                machine.blobs, self.failures, in_thread, machine.in_reader, metrics
+            ),
             self.policy,
             in_thread,
             settings.cache_size,
             self.pulls.pulled,
+            metrics,
         )
         self.sweeper = Sweeper(
             pulls,
@@ -218,6 +232,7 @@ class Assembly:
             lambda _: self.registry.forget(),
             machine.now,
             in_thread,
+            metrics,
         )
         self.scrubber = Scrubber(
             Scrub(machine.blobs),
@@ -225,6 +240,7 @@ class Assembly:
             lambda: self.settings.scrub_days,
             machine.clock,
             in_thread,
+            metrics,
         )
         self.works = Works(
             self.registry,
@@ -248,8 +264,14 @@ class Assembly:
             machine.now,
             machine.new_id,
             in_thread,
+            metrics,
         )
         self.apply(settings, self.secrets)
+
+    def _measure(self) -> None:
+        blobs, metrics = self.machine.blobs, self.machine.metrics
+        metrics.blob_bytes.set(blobs.bytes)
+        metrics.blob_limit_bytes.set(blobs.max_bytes or inf)
 
     def _budget(self) -> Budget:
         settings = self.settings
@@ -302,6 +324,7 @@ class Assembly:
             lookups,
             machine.now,
             machine.in_thread,
+            machine.metrics,
         )
 
     def apply(self, settings: Settings, secrets: Secrets) -> list[str]:
@@ -341,6 +364,7 @@ class Assembly:
         await self.builds.begin()
         for flake in self.registry.flakes:
             Deferred.fromCoroutine(self._look(flake))
+        self._lag.start()
         self._warm()
         self._tidy()
         Deferred.fromCoroutine(self._survey())
@@ -389,6 +413,7 @@ class Assembly:
         for timer in self._timers.values():
             if timer.active():
                 timer.cancel()
+        self._lag.stop()
         self.scrubber.stop()
         self.archives.stop()
 

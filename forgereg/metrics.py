@@ -14,8 +14,8 @@ from attrs import define, field, frozen
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    GCCollector,
     Gauge,
+    GCCollector,
     Histogram,
     Info,
     PlatformCollector,
@@ -211,9 +211,7 @@ class Metrics:
             "blob_store_limit_bytes", "What it may take (FORGE_BLOBS_SIZE), or +Inf."
         )
         self.sweeps = counter("sweeps_total", "Sweeps that came to their end.")
-        self.swept_images = counter(
-            "swept_images_total", "Images that were let go of."
-        )
+        self.swept_images = counter("swept_images_total", "Images that were let go of.")
         self.swept_bytes = counter(
             "swept_bytes_total", "Bytes that sweeps freed on the registry's disk."
         )

@@ -53,6 +53,7 @@ from forgereg.config import (
     read_settings,
 )
 from forgereg.flow.threads import InThread
+from forgereg.metrics import Metrics
 from forgereg.nix.events import parse_line
 from forgereg.nix.flake import OLDEST, Command, parse_version
 from forgereg.nix.process import Processes, ask_now, missing_wrappers
@@ -140,13 +141,20 @@ def makeService(options: Options) -> IService:
         _stop(f"--port is {settings.port!r}, which is no endpoint: {e}")
     command = Command(settings.system, settings.store)
     env = _nix_environment(os.environ, settings)
-    _check_nix(command, env)
+    nix_version = _check_nix(command, env)
     state = _StateDir(Path(settings.state_dir))
     # Two for each client that is sent a blob.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return _Running(
-        options, command, env, state, endpoint, reactor, options.parent or {}
+        options,
+        command,
+        env,
+        nix_version,
+        state,
+        endpoint,
+        reactor,
+        options.parent or {},
     )
 
 
@@ -163,8 +171,8 @@ def _nix_environment(environ: Mapping[str, str], settings: Settings) -> dict[str
     return env
 
 
-def _check_nix(command: Command, env: Mapping[str, str]) -> None:
-    """Stop the start if nix is not there or cannot do what is needed."""
+def _check_nix(command: Command, env: Mapping[str, str]) -> str:
+    """Give nix's version; stop the start if it cannot do what is needed."""
     oldest = ".".join(map(str, OLDEST))
     missing = missing_wrappers()
     if missing:
@@ -190,6 +198,7 @@ def _check_nix(command: Command, env: Mapping[str, str]) -> None:
         _stop(f"nix does not work: {text[-500:]}")
     if answer.strip() != "true":
         _stop(f"{said.strip()} has no flakes: install a nix that was built with them")
+    return said.split()[-1]
 
 
 def _boot_id() -> str:
@@ -225,6 +234,7 @@ class _Running(Service):
     _options: Options
     _command: Command
     _env: Mapping[str, str]
+    _nix_version: str
     _state: _StateDir
     _endpoint: IStreamServerEndpoint
     _reactor: Any
@@ -282,7 +292,9 @@ class _Running(Service):
         # Threads that unpack let go of the interpreter all the time, and want it back:
         # by default the reactor may wait 5 ms for it each time that it sends something.
         sys.setswitchinterval(_SWITCH_SECONDS)
-        self._processes = Processes(self._reactor)
+        metrics = Metrics()
+        metrics.info.info({"version": _version(), "nix_version": self._nix_version})
+        self._processes = Processes(self._reactor, metrics)
         self._in_thread = self._threads(_DISK_THREADS)
         machine = Machine(
             self._state.path,
@@ -296,6 +308,7 @@ class _Running(Service):
             self._in_thread,
             self._threads(os.cpu_count() or 1),
             self._threads(_SCRIPT_THREADS),
+            metrics,
         )
         settings = self._options.settings
         try:
