@@ -31,6 +31,7 @@ from forgereg.flow.contents import Contents
 from forgereg.flow.encodings import Encodings
 from forgereg.flow.failures import Failures
 from forgereg.flow.flakes import Flake
+from forgereg.flow.health import Ground, Health
 from forgereg.flow.images import Images
 from forgereg.flow.layers import Layers
 from forgereg.flow.policy import Policy
@@ -121,6 +122,7 @@ class Assembly:
     sweeper: Sweeper = field(init=False)
     scrubber: Scrubber = field(init=False)
     works: Works = field(init=False)
+    health: Health = field(init=False)
     entrance: Entrance = field(init=False)
     _evaluations: Slots = field(init=False)
     _timers: dict[str, IDelayedCall] = field(init=False, factory=dict)
@@ -239,10 +241,22 @@ class Assembly:
             machine.now,
             in_thread,
         )
+        ground = Ground(
+            self.records,
+            machine.blobs,
+            machine.run,
+            command,
+            machine.env,
+            self.registry.flakes,
+            # A disk that hangs is one of those that may take for ever.
+            machine.in_script,
+        )
+        self.health = Health(ground.probes(), machine.clock, lambda: self._is_stopping)
         self.entrance = Entrance(
             settings,
             self.registry,
             self.works,
+            self.health,
             Applications(self.registry, self.archives, store, in_thread),
             machine.clock,
             machine.now,
