@@ -37,6 +37,7 @@ from forgereg.flow.layers import Layers
 from forgereg.flow.policy import Policy
 from forgereg.flow.pulls import PullLog
 from forgereg.flow.registry import Registry
+from forgereg.flow.report import State
 from forgereg.flow.retention import Budget, Busy
 from forgereg.flow.scrubber import Scrubber
 from forgereg.flow.slots import Slots
@@ -396,6 +397,19 @@ class Assembly:
         if self.settings.sweep_bytes or self.settings.sweep_days:
             await _attempt(self.works.sweep(dry_run=False))
         await _attempt(self.works.tidy())
+
+    @property
+    def status(self) -> str:
+        """Say in a few words what the registry does, and what it lacks."""
+        standing = self.builds.standing
+        waiting = standing.pop(State.QUEUED, 0)
+        words = [f"{standing.total()} builds run, {waiting} wait"]
+        if self._is_stopping:
+            count = len(self.entrance.site.channels)
+            words = [f"stopping: {count} connections are open"]
+        wrong = [each for each in self.health.last() if not each.is_ok]
+        words += [f"{each.name}: {each.detail}" for each in wrong]
+        return "; ".join(words)
 
     def stop(self) -> None:
         """Begin nothing from now on, and give up what is being read."""

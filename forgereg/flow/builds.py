@@ -7,6 +7,7 @@ whoever asked for it; only an operator, or the end of the registry, ends it earl
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any, TypeVar
 
@@ -250,6 +251,11 @@ class Builds:
         """The derivations that something is being done with."""
         found = (build.derivation for build in self._flights.values())
         return {derivation for derivation in found if derivation is not None}
+
+    @property
+    def standing(self) -> Counter[State]:
+        """How many builds that are not over stand where."""
+        return Counter(build.state for build in self._active.values())
 
     def _changed(self, build: Build) -> None:
         report = build.report()
