@@ -32,12 +32,14 @@ from forgereg.flow.contents import Contents
 from forgereg.flow.encodings import Encodings
 from forgereg.flow.failures import Failures
 from forgereg.flow.flakes import Flake
+from forgereg.flow.health import Ground, Health
 from forgereg.flow.images import Images
 from forgereg.flow.lag import Lag
 from forgereg.flow.layers import Layers
 from forgereg.flow.policy import Policy
 from forgereg.flow.pulls import PullLog
 from forgereg.flow.registry import Registry
+from forgereg.flow.report import State
 from forgereg.flow.retention import Budget, Busy
 from forgereg.flow.scrubber import Scrubber
 from forgereg.flow.slots import Slots
@@ -125,6 +127,7 @@ class Assembly:
     sweeper: Sweeper = field(init=False)
     scrubber: Scrubber = field(init=False)
     works: Works = field(init=False)
+    health: Health = field(init=False)
     entrance: Entrance = field(init=False)
     _lag: Lag = field(init=False)
     _evaluations: Slots = field(init=False)
@@ -255,10 +258,22 @@ class Assembly:
             machine.now,
             in_thread,
         )
+        ground = Ground(
+            self.records,
+            machine.blobs,
+            machine.run,
+            command,
+            machine.env,
+            self.registry.flakes,
+            # A disk that hangs is one of those that may take for ever.
+            machine.in_script,
+        )
+        self.health = Health(ground.probes(), machine.clock, lambda: self._is_stopping)
         self.entrance = Entrance(
             settings,
             self.registry,
             self.works,
+            self.health,
             Applications(self.registry, self.archives, store, in_thread),
             machine.clock,
             machine.now,
@@ -406,6 +421,19 @@ class Assembly:
         if self.settings.sweep_bytes or self.settings.sweep_days:
             await _attempt(self.works.sweep(dry_run=False))
         await _attempt(self.works.tidy())
+
+    @property
+    def status(self) -> str:
+        """Say in a few words what the registry does, and what it lacks."""
+        standing = self.builds.standing
+        waiting = standing.pop(State.QUEUED, 0)
+        words = [f"{standing.total()} builds run, {waiting} wait"]
+        if self._is_stopping:
+            count = len(self.entrance.site.channels)
+            words = [f"stopping: {count} connections are open"]
+        wrong = [each for each in self.health.last() if not each.is_ok]
+        words += [f"{each.name}: {each.detail}" for each in wrong]
+        return "; ".join(words)
 
     def stop(self) -> None:
         """Begin nothing from now on, and give up what is being read."""

@@ -268,6 +268,11 @@ class Builds:
         found = (build.derivation for build in self._flights.values())
         return {derivation for derivation in found if derivation is not None}
 
+    @property
+    def standing(self) -> Counter[State]:
+        """How many builds that are not over stand where."""
+        return Counter(build.state for build in self._active.values())
+
     def _changed(self, build: Build) -> None:
         report = build.report()
         if report.state.is_over:
