@@ -41,7 +41,7 @@ from forgereg.flow.slots import Slots
 from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
-from forgereg.logs import logger
+from forgereg.logs import Recent, logger
 from forgereg.nix.build import Limit, Nix, Run
 from forgereg.nix.flake import Command, masked, platform_of
 from forgereg.nix.roots import Roots
@@ -92,6 +92,7 @@ class Machine:
     :ivar in_thread: where disk and records are waited for.
     :ivar in_reader: where archives are read: as many at a time as there are cores.
     :ivar in_script: where what scripts write is waited for: they may take for ever.
+    :ivar recent: the last warnings and errors.
     """
 
     state: Path
@@ -105,6 +106,7 @@ class Machine:
     in_thread: InThread
     in_reader: InThread
     in_script: InThread
+    recent: Recent = field(factory=Recent)
 
 
 @frozen

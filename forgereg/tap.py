@@ -30,6 +30,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import VerifyError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import globalLogPublisher
 from twisted.python import usage
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
@@ -142,11 +143,13 @@ def makeService(options: Options) -> IService:
     env = _nix_environment(os.environ, settings)
     _check_nix(command, env)
     state = _StateDir(Path(settings.state_dir))
+    recent = logs.Recent()
+    globalLogPublisher.addObserver(recent)
     # Two for each client that is sent a blob.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return _Running(
-        options, command, env, state, endpoint, reactor, options.parent or {}
+        options, command, env, state, endpoint, reactor, options.parent or {}, recent
     )
 
 
@@ -229,6 +232,7 @@ class _Running(Service):
     _endpoint: IStreamServerEndpoint
     _reactor: Any
     _twistd: Mapping[str, Any]
+    _recent: logs.Recent
     _pools: list[ThreadPool] = field(init=False, factory=list)
     _processes: Processes = field(init=False)
     _records: Records = field(init=False)
@@ -296,6 +300,7 @@ class _Running(Service):
             self._in_thread,
             self._threads(os.cpu_count() or 1),
             self._threads(_SCRIPT_THREADS),
+            self._recent,
         )
         settings = self._options.settings
         try:
