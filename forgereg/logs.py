@@ -1,17 +1,24 @@
 """
-Let through what is loud enough.
+Let through what is loud enough, and write it where twistd writes, as text or JSON.
 
-Every room logs to a logger of its own; all of them pass this one gate on the way to
-wherever twistd writes.
+Every room logs to a logger of its own; all of them pass one gate. What Twisted itself
+says, warnings and what is printed come beside it, and are written by the same observer.
 """
 
 from __future__ import annotations
 
+import sys
+import syslog
 from collections import deque
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar, Token
+from io import TextIOWrapper
 from threading import Lock
+from types import MappingProxyType
 
 from attrs import define, evolve, field, frozen
 from twisted.logger import (
+    FileLogObserver,
     FilteringLogObserver,
     ILogObserver,
     LogEvent,
@@ -20,13 +27,24 @@ from twisted.logger import (
     LogLevelFilterPredicate,
     globalLogPublisher,
 )
-from zope.interface import implementer
+from zope.interface import implementer, provider
 
-from forgereg.lines import message, shown
+from forgereg.lines import json_line, message, summary, text_line, visible
 
 #: How many warnings and errors are remembered, and how much of each, in characters.
 _MOST_RECENT, _MOST_TEXT = 100, 1000
 
+_PRIORITIES = {
+    LogLevel.debug: syslog.LOG_DEBUG,
+    LogLevel.info: syslog.LOG_INFO,
+    LogLevel.warn: syslog.LOG_WARNING,
+    LogLevel.error: syslog.LOG_ERR,
+    LogLevel.critical: syslog.LOG_CRIT,
+}
+_write: Callable[[LogEvent, Mapping[str, str]], str] = text_line
+_marks: ContextVar[Mapping[str, str]] = ContextVar(
+    "marks", default=MappingProxyType({})
+)
 _levels = LogLevelFilterPredicate(defaultLogLevel=LogLevel.info)
 
 
@@ -34,6 +52,57 @@ def logger(namespace: str) -> Logger:
     """Make a room's logger."""
     observer = FilteringLogObserver(globalLogPublisher, [_levels])
     return Logger(namespace, observer=observer)
+
+
+def set_format(name: str) -> None:
+    """
+    Say how lines are written from now on.
+
+    :param name: text or json.
+    """
+    global _write
+    _write = {"text": text_line, "json": json_line}[name]
+
+
+def writing(usual: object) -> ILogObserver:
+    """
+    Have a log written in our format.
+
+    :param usual: what twistd would write it with, which knows where: Twisted's observer
+        for files and streams; whatever else it is stands for syslog, opened.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    if not isinstance(usual, FileLogObserver):
+        return _to_syslog
+    usual.formatEvent = lambda event: (line := _line(event)) and f"{line}\n"
+    return usual
+
+
+@provider(ILogObserver)
+def _to_syslog(event: LogEvent) -> None:
+    priority = _PRIORITIES[event.get("log_level") or LogLevel.info]
+    for part in _line(event).splitlines():
+        syslog.syslog(priority, part)
+
+
+def _line(event: LogEvent) -> str:
+    return _write(event, _marks.get())
+
+
+def mark(**marks: str) -> Token[Mapping[str, str]]:
+    """
+    Say what all that is logged from here on is a part of, also what is awaited here.
+
+    :returns: what `unmark` takes, where the next event comes from somewhere else.
+    """
+    return _marks.set({**_marks.get(), **marks})
+
+
+def unmark(token: Token[Mapping[str, str]]) -> None:
+    """Say that what comes now is a part of it no more."""
+    _marks.reset(token)
 
 
 def set_level(name: str) -> None:
@@ -81,11 +150,14 @@ class Recent:
 
     def __call__(self, event: LogEvent) -> None:
         """Take note of an event, in whatever thread."""
-        level = event.get("log_level", LogLevel.info)
+        level = event.get("log_level") or LogLevel.info
         if level < LogLevel.warn:
             return
-        namespace = shown(str(event.get("log_namespace", "-")), _MOST_TEXT)
+        namespace = visible(str(event.get("log_namespace", "-")))
         text = message(event, _MOST_TEXT)
+        failure = event.get("log_failure")
+        if failure is not None:
+            text = f"{text}: {summary(failure, _MOST_TEXT)}"
         entry = Entry(event.get("log_time", 0.0), level.name, namespace, text)
         with self._lock:
             if self._entries:
