@@ -68,7 +68,9 @@ class Entrance:
             self._now,
             self._new_id,
         )
-        self.site = RegistrySite(self.api, self._rooms())
+        self.site = RegistrySite(
+            self.api, self._rooms(), self.clients, self.guard, self._now
+        )
 
     def _api(self) -> Api:
         settings = self._settings
