@@ -46,7 +46,7 @@ from forgereg.flow.slots import Slots
 from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
-from forgereg.logs import logger
+from forgereg.logs import Recent, logger
 from forgereg.metrics import Metrics
 from forgereg.nix.build import Limit, Nix, Run
 from forgereg.nix.flake import Command, masked, platform_of
@@ -86,6 +86,7 @@ class Machine:
     :ivar in_thread: where disk and records are waited for.
     :ivar in_reader: where archives are read: as many at a time as there are cores.
     :ivar in_script: where what scripts write is waited for: they may take for ever.
+    :ivar recent: the last warnings and errors.
     """
 
     state: Path
@@ -100,6 +101,7 @@ class Machine:
     in_reader: InThread
     in_script: InThread
     metrics: Metrics = field(factory=Metrics)
+    recent: Recent = field(factory=Recent)
 
 
 @frozen

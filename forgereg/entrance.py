@@ -74,7 +74,14 @@ class Entrance:
             self._now,
             self._new_id,
         )
-        self.site = RegistrySite(self.api, self._rooms(), self._metrics)
+        self.site = RegistrySite(
+            self.api,
+            self._rooms(),
+            self.clients,
+            self.guard,
+            self._now,
+            self._metrics,
+        )
 
     def _api(self) -> Api:
         settings = self._settings
