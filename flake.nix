@@ -32,6 +32,7 @@
                 click
                 google-re2
                 isal
+                jinja2
                 klein
                 python-dotenv
                 pyyaml

@@ -22,6 +22,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from forgereg.blobs.scrub import Scrub
 from forgereg.blobs.store import BlobStore
 from forgereg.config import TABLE, Settings
+from forgereg.entrance import Entrance
 from forgereg.flow.applications import Applications
 from forgereg.flow.archives import Archives
 from forgereg.flow.buildlog import BuildLog
@@ -54,18 +55,6 @@ from forgereg.records.builds import BuildRecords
 from forgereg.records.pulls import Pulls
 from forgereg.records.records import Records
 from forgereg.values import FlakeSetting
-from forgereg.web.api import Api
-from forgereg.web.applications import ApplicationFiles
-from forgereg.web.coding import Codings
-from forgereg.web.control import MAX_BODY as CONTROL_BODY
-from forgereg.web.control import Control
-from forgereg.web.guard import Clients, Guard
-from forgereg.web.hooks import MAX_BODY as HOOKS_BODY
-from forgereg.web.hooks import Hooks
-from forgereg.web.manifests import Manifests
-from forgereg.web.patience import Limits
-from forgereg.web.site import RegistrySite, Room
-from forgereg.web.tombstone import Tombstones
 
 _log = logger(__name__)
 
@@ -132,12 +121,7 @@ class Assembly:
     sweeper: Sweeper = field(init=False)
     scrubber: Scrubber = field(init=False)
     works: Works = field(init=False)
-    api: Api = field(init=False)
-    guard: Guard = field(init=False, factory=Guard)
-    clients: Clients = field(init=False, factory=Clients)
-    codings: Codings = field(init=False)
-    hooks: Hooks = field(init=False)
-    site: RegistrySite = field(init=False)
+    entrance: Entrance = field(init=False)
     _evaluations: Slots = field(init=False)
     _timers: dict[str, IDelayedCall] = field(init=False, factory=dict)
     _is_stopping: bool = field(init=False, default=False)
@@ -255,48 +239,16 @@ class Assembly:
             machine.now,
             in_thread,
         )
-        self.codings = Codings(self.clients)
-        self.api = Api(
+        self.entrance = Entrance(
+            settings,
             self.registry,
-            Manifests(
-                self.registry,
-                Tombstones(clock),
-                self.clients,
-                machine.clock,
-                machine.now,
-            ),
-            self.clients,
-            self.codings,
-            machine.clock,
-            settings.max_image_name_length,
-            settings.max_tag_length,
-            machine.new_id,
-        )
-        # systemd keeps the socket open while the next process starts.
-        told, port = "haproxy:", settings.port
-        self.api.hands_over = port.removeprefix(told).startswith("systemd:")
-        self.hooks = Hooks(None, self.works.pushed, machine.new_id)
-        self.guard.is_told = told in port
-        control = Control(
-            self.works, self.guard.check, self.clients.name, machine.new_id
-        )
-        files = ApplicationFiles(
+            self.works,
             Applications(self.registry, self.archives, store, in_thread),
-            self.registry,
-            self.clients,
             machine.clock,
             machine.now,
-            lambda: self.api.limits,
-            settings.max_image_name_length,
-            settings.max_tag_length,
             machine.new_id,
+            in_thread,
         )
-        rooms = {
-            b"api": Room(control.app.resource(), CONTROL_BODY),
-            b"applications": Room(files.app.resource()),
-            b"hooks": Room(self.hooks.app.resource(), HOOKS_BODY),
-        }
-        self.site = RegistrySite(self.api, rooms)
         self.apply(settings, self.secrets)
 
     def _budget(self) -> Budget:
@@ -358,7 +310,7 @@ class Assembly:
 
         :returns: the variables of what is other and needs one.
         """
-        self.guard.token, self.hooks.secret = secrets.admin_token, secrets.hook_secret
+        self.entrance.apply(settings, secrets.admin_token, secrets.hook_secret)
         policy = _policy(settings)
         for name in attrs.fields_dict(Policy):
             setattr(self.policy, name, getattr(policy, name))
@@ -367,10 +319,6 @@ class Assembly:
         self._evaluations.most = settings.max_evaluations
         # Whoever lists tags has no build, and must not make the queue endless either.
         self._evaluations.most_waiting = max(1, settings.max_queue)
-        self.clients.proxies = settings.trusted_proxies
-        self.clients.fast = settings.fast_networks
-        self.codings.mode = settings.transfer_coding
-        self.api.limits = Limits(settings.max_hold, settings.redirect_hold)
         self.registry.flakes[-1].patterns = settings.tags
         changed = [
             row

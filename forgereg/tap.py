@@ -252,7 +252,7 @@ class _Running(Service):
         signal.signal(
             signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload)
         )
-        site = self._assembly.site
+        site = self._assembly.entrance.site
         outcome: list[IListeningPort | Failure] = []
         self._endpoint.listen(site).addBoth(outcome.append)
         if isinstance(outcome[0], Failure):
@@ -366,7 +366,7 @@ class _Running(Service):
             await maybeDeferred(self._port.stopListening)
         self._assembly.stop()
         ended = self._processes.stop()
-        drained = self._draining = self._assembly.site.drain()
+        drained = self._draining = self._assembly.entrance.site.drain()
         drained.addErrback(lambda failure: failure.trap(CancelledError) and None)
         last = self._reactor.callLater(
             self._assembly.settings.stop_timeout, drained.cancel

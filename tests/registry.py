@@ -192,8 +192,8 @@ class Served:
         self.assembly = Assembly(settings, machine, self.records, secrets)
         self.builds = self.assembly.builds
         self.registry = self.assembly.registry
-        self.api = self.assembly.api
-        self.site = self.assembly.site
+        self.api = self.assembly.entrance.api
+        self.site = self.assembly.entrance.site
         self.site.reactor = self.clock
         self.site.noisy = False
         self.site.doStart()

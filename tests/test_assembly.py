@@ -51,8 +51,8 @@ def test_how_layers_travel(tmp_path: Path) -> None:
     settings = {"fast_networks": near, "trusted_proxies": proxies}
     with serving(tmp_path) as served:
         assert served.set(transfer_coding="never", **settings) == []
-        assert served.assembly.codings.mode == "never"
-        assert served.assembly.clients == Clients(proxies, near)
+        assert served.assembly.entrance.codings.mode == "never"
+        assert served.assembly.entrance.clients == Clients(proxies, near)
 
 
 def test_what_needs_a_restart(tmp_path: Path) -> None:

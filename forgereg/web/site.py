@@ -235,7 +235,8 @@ class RegistrySite(server.Site):
         """
         Put the resources together.
 
-        :param rooms: what answers below ``/-/<key>``, whatever the method.
+        :param rooms: what answers, whatever the method, at paths that begin with
+            ``-/<word>``, or are one word; by that, without the slash in front.
         """
         super().__init__(_Front(api, self.room), requestFactory=_Request)
         self._rooms = rooms or {}
@@ -248,7 +249,8 @@ class RegistrySite(server.Site):
 
     def room(self, path: Sequence[bytes]) -> Room | None:
         """Find who answers at a path, given in parts; None where it is the API."""
-        return self._rooms.get(path[1]) if path[:1] == [b"-"] and path[1:] else None
+        words = path[:2] if path[:1] == [b"-"] else path
+        return self._rooms.get(b"/".join(words))
 
     def log(self, request: http.Request) -> None:
         """Write the access log, as loud as everything else."""

@@ -31,7 +31,7 @@ def control() -> Controlled:
 @pytest.fixture
 def site(running: Served, control: Controlled) -> RegistrySite:
     """A registry whose builds can be steered."""
-    site = RegistrySite(running.api, {b"api": Room(control.resource, MAX_BODY)})
+    site = RegistrySite(running.api, {b"-/api": Room(control.resource, MAX_BODY)})
     site.reactor = Clock()
     return site
 
@@ -306,7 +306,7 @@ def test_asking_before_sending(site: RegistrySite) -> None:
 
 def test_rooms_that_want_no_body(running: Served, control: Controlled) -> None:
     """What nobody wants to read is not kept."""
-    site = RegistrySite(running.api, {b"api": Room(control.resource)})
+    site = RegistrySite(running.api, {b"-/api": Room(control.resource)})
     site.reactor = Clock()
     assert post(site, BUILDS, {"image": "packages/hello"}).status == 400
 

@@ -49,7 +49,7 @@ def check(value: object, schema: dict[str, Any]) -> None:
 @pytest.fixture
 def site(running: Served) -> RegistrySite:
     """A registry with builds that are played."""
-    site = RegistrySite(running.api, {b"api": Room(Controlled().resource, MAX_BODY)})
+    site = RegistrySite(running.api, {b"-/api": Room(Controlled().resource, MAX_BODY)})
     site.reactor = Clock()
     return site
 

@@ -1,0 +1,125 @@
+"""
+Put together what answers HTTP: the API, the pages, and what else has a path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+
+from forgereg.config import Settings
+from forgereg.flow.applications import Applications
+from forgereg.flow.registry import Registry
+from forgereg.flow.threads import InThread
+from forgereg.flow.works import Works
+from forgereg.web.api import Api
+from forgereg.web.applications import ApplicationFiles
+from forgereg.web.coding import Codings
+from forgereg.web.control import MAX_BODY as CONTROL_BODY
+from forgereg.web.control import Control
+from forgereg.web.guard import Clients, Guard
+from forgereg.web.hooks import MAX_BODY as HOOKS_BODY
+from forgereg.web.hooks import Hooks
+from forgereg.web.manifests import Manifests
+from forgereg.web.pages import Pages
+from forgereg.web.patience import Limits
+from forgereg.web.site import RegistrySite, Room
+from forgereg.web.static import Static
+from forgereg.web.tombstone import Tombstones
+
+
+@define(eq=False)
+class Entrance:
+    """
+    All that clients can ask, and who they are.
+
+    :ivar now: gives seconds since the epoch.
+    :ivar new_id: gives names for incidents, each time another one.
+    """
+
+    _settings: Settings
+    _registry: Registry
+    _works: Works
+    _applications: Applications
+    _clock: IReactorTime
+    _now: Callable[[], float]
+    _new_id: Callable[[], str]
+    _in_thread: InThread
+    guard: Guard = field(init=False, factory=Guard)
+    clients: Clients = field(init=False, factory=Clients)
+    codings: Codings = field(init=False)
+    api: Api = field(init=False)
+    hooks: Hooks = field(init=False)
+    pages: Pages = field(init=False)
+    site: RegistrySite = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.codings = Codings(self.clients)
+        self.api = self._api()
+        self.hooks = Hooks(None, self._works.pushed, self._new_id)
+        self.guard.is_told = self._settings.port.startswith("haproxy:")
+        self.pages = Pages(
+            Static(),
+            self.clients,
+            self.guard,
+            self._in_thread,
+            self._now,
+            self._new_id,
+        )
+        self.site = RegistrySite(self.api, self._rooms())
+
+    def _api(self) -> Api:
+        settings = self._settings
+        api = Api(
+            self._registry,
+            Manifests(
+                self._registry,
+                Tombstones(self._clock.seconds),
+                self.clients,
+                self._clock,
+                self._now,
+            ),
+            self.clients,
+            self.codings,
+            self._clock,
+            settings.max_image_name_length,
+            settings.max_tag_length,
+            self._new_id,
+        )
+        # systemd keeps the socket open while the next process starts.
+        port = settings.port.removeprefix("haproxy:")
+        api.hands_over = port.startswith("systemd:")
+        return api
+
+    def _rooms(self) -> dict[bytes, Room]:
+        settings, works, clients = self._settings, self._works, self.clients
+        control = Control(works, self.guard.check, clients.name, self._new_id)
+        files = ApplicationFiles(
+            self._applications,
+            self._registry,
+            clients,
+            self._clock,
+            self._now,
+            lambda: self.api.limits,
+            settings.max_image_name_length,
+            settings.max_tag_length,
+            self._new_id,
+        )
+        return {
+            b"-/api": Room(control.app.resource(), CONTROL_BODY),
+            b"-/applications": Room(files.app.resource()),
+            b"-/hooks": Room(self.hooks.app.resource(), HOOKS_BODY),
+            b"-/static": Room(self.pages.static.app.resource()),
+        }
+
+    def apply(
+        self, settings: Settings, admin_token: str | None, hook_secret: str | None
+    ) -> None:
+        """Go by other settings from now on, as far as that needs no restart."""
+        self.guard.token, self.hooks.secret = admin_token, hook_secret
+        self.clients.proxies = settings.trusted_proxies
+        self.clients.fast = settings.fast_networks
+        self.codings.mode = settings.transfer_coding
+        self.api.limits = Limits(settings.max_hold, settings.redirect_hold)

@@ -1,0 +1,44 @@
+"""
+What a client calls the registry, as references to images have it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from twisted.web.server import Request
+
+from forgereg.oci.errors import RequestInvalid
+from forgereg.oci.reference import shown
+from forgereg.web.guard import Clients
+
+#: What a reference to an image can begin with.
+#: Source: distribution, reference/regexp.go, DomainRegexp.
+_LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_HOST = re.compile(
+    rf"(?P<host>{_LABEL}(\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?P<port>:[0-9]{{1,5}})?"
+)
+_MAX_HOST = 255
+
+
+def host_of(request: Request, clients: Clients) -> str:
+    """
+    Say what the client calls the registry, as references to images have it.
+
+    :param clients: knows which proxies are believed.
+    :raises RequestInvalid: no image could be pulled from what it says.
+    """
+    lines = request.requestHeaders.getRawHeaders(b"host", [])
+    said = lines[0].decode("latin-1").strip() if len(lines) == 1 else ""
+    said = clients.told_by_proxy(request, "x-forwarded-host") or said
+    match = _HOST.fullmatch(said) if len(said) <= _MAX_HOST else None
+    if match is None:
+        raise RequestInvalid(
+            f"'Host' is {shown(said)}, which no image can be pulled from"
+        )
+    host, port = match["host"].lower(), match["port"] or ""
+    # Clients take a first word for a host only if it looks like one.
+    if not port and "." not in host and host != "localhost":
+        scheme = clients.told_by_proxy(request, "x-forwarded-proto")
+        port = ":443" if request.isSecure() or scheme == "https" else ":80"
+    return host + port

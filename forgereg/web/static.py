@@ -1,0 +1,83 @@
+"""
+Give the files that pages are made with: styles, scripts, pictures.
+
+Each is read once. Its address names its content, so that browsers keep it for ever.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from http import HTTPStatus
+from importlib.resources import files
+
+from attrs import define, field, frozen
+from klein import Klein
+from twisted.web.server import Request
+from werkzeug.http import parse_etags
+
+from forgereg.web.answer import header, whole
+
+_ROOM = "/-/static/"
+#: How much of the digest of a file stands in its address, in characters.
+_STAMP = 16
+
+
+@frozen
+class _File:
+    content: bytes
+    content_type: str
+    stamp: str
+
+
+def _read() -> dict[str, _File]:
+    found = {}
+    for each in files(__package__).joinpath("static").iterdir():
+        content = each.read_bytes()
+        kind = mimetypes.guess_type(each.name)[0] or "application/octet-stream"
+        if kind.startswith("text/"):
+            kind += "; charset=utf-8"
+        stamp = hashlib.sha256(content).hexdigest()[:_STAMP]
+        found[each.name] = _File(content, kind, stamp)
+    return found
+
+
+@define(eq=False)
+class Static:
+    """The files; making it reads them, and blocks."""
+
+    _files: dict[str, _File] = field(init=False, factory=_read)
+
+    app = Klein()
+
+    def address(self, name: str) -> str:
+        """
+        Give the path of a file.
+
+        :raises KeyError: there is none of this name.
+        """
+        return f"{_ROOM}{name}?{self._files[name].stamp}"
+
+    @app.route(f"{_ROOM}<name>", methods=["GET"])
+    def file(self, request: Request, name: str) -> bytes:
+        """Give a file."""
+        found = self._files.get(name)
+        if found is None:
+            return self._nothing(request)
+        is_stamped = request.uri.partition(b"?")[2] == found.stamp.encode()
+        most = "public, max-age=31536000, immutable" if is_stamped else "no-cache"
+        request.setHeader("Cache-Control", most)
+        request.setHeader("ETag", f'"{found.stamp}"')
+        if parse_etags(header(request, "if-none-match")).contains_weak(found.stamp):
+            request.setResponseCode(HTTPStatus.NOT_MODIFIED)
+            return b""
+        return whole(request, found.content_type, found.content)
+
+    @app.route("/<path:path>")
+    def nothing(self, request: Request, path: str) -> bytes:
+        """Answer what is no file."""
+        return self._nothing(request)
+
+    def _nothing(self, request: Request) -> bytes:
+        request.setResponseCode(HTTPStatus.NOT_FOUND)
+        return whole(request, "text/plain; charset=utf-8", b"there is no such file\n")

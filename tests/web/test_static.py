@@ -1,0 +1,25 @@
+from pathlib import Path
+
+from forgereg.web import static
+from forgereg.web.static import Static
+from tests.client import ask
+from tests.registry import Served
+
+
+def test_every_file_is_served_for_ever(running: Served) -> None:
+    """A browser fetches styles and scripts once, and again when they have changed."""
+    files = Path(static.__file__).parent / "static"
+    for file in files.iterdir():
+        answer = ask(running.site, "GET", Static().address(file.name))
+        assert answer.status == 200
+        assert answer.body == file.read_bytes()
+        assert "immutable" in answer.headers["cache-control"]
+        known = [("If-None-Match", answer.headers["etag"])]
+        again = ask(running.site, "GET", f"/-/static/{file.name}", known)
+        assert (again.status, again.headers["cache-control"]) == (304, "no-cache")
+
+
+def test_other_files_are_not(running: Served) -> None:
+    """Nothing but the files of the pages is served below their path."""
+    for name in ("nothing.js", "..%2Fpages.py", "../pages.py", ""):
+        assert ask(running.site, "GET", f"/-/static/{name}").status == 404
