@@ -18,6 +18,8 @@ from attrs import define, field, frozen
 from cachetools import LRUCache
 from twisted.web.http import Request, datetimeToString
 
+from forgereg.metrics import Answers
+
 #: How many answers are kept, and how long a head may be, in bytes.
 _MOST, _MAX_HEAD = 1000, 2**12
 
@@ -41,11 +43,13 @@ class Kept:
     An answer.
 
     :ivar log: what the access log has behind the time.
+    :ivar answers: where it is counted.
     """
 
     head: bytes
     body: bytes
     log: str
+    answers: Answers
     _holds: Callable[[], bool]
 
     def pieces(self) -> list[bytes] | None:
@@ -75,7 +79,12 @@ class Memo:
         return self._kept.get(asked)
 
     def keep(
-        self, asked: bytes, request: Request, answer: Repeatable, log: str
+        self,
+        asked: bytes,
+        request: Request,
+        answer: Repeatable,
+        log: str,
+        answers: Answers,
     ) -> None:
         """Keep what has just been answered, whole."""
         lines = [
@@ -85,7 +94,7 @@ class Memo:
             lines += [b"%b: %b" % (name, value) for value in values if name != b"Date"]
         body = answer.body if request.sentLength else b""
         head = b"\r\n".join([*lines, b"Date: "])
-        self._kept[asked] = Kept(head, body, log, answer.holds)
+        self._kept[asked] = Kept(head, body, log, answers, answer.holds)
 
     def drop(self, asked: bytes) -> None:
         """Forget an answer that is another one now."""

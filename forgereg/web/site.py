@@ -18,8 +18,10 @@ from twisted.web import http, server
 from twisted.web.resource import Resource
 
 from forgereg.logs import logger
+from forgereg.metrics import Metrics
 from forgereg.web.answer import repeatable
 from forgereg.web.api import Api, refuse_method, refuse_path
+from forgereg.web.count import LEFT, OTHER, Count
 from forgereg.web.memo import Memo, is_head
 from forgereg.web.problem import problem
 
@@ -97,6 +99,7 @@ class _Channel(http.HTTPChannel):
             self._begun = True
             if data.startswith(_TLS_HANDSHAKE):
                 self.write(_NO_TLS)
+                self.site.count_unreadable(HTTPStatus.BAD_REQUEST, 0)
                 self._part()
                 return
         if not (self._is_idle() and is_head(data)):
@@ -110,6 +113,12 @@ class _Channel(http.HTTPChannel):
         """Whether what comes now begins a request, and is to be answered now."""
         is_between = not self.requests and not self._buffer and self.line_mode
         return bool(is_between and self.persistent and not self._waitingForTransport)
+
+    def writeHeaders(self, *head: Any) -> None:  # noqa: N802
+        count = self.requests[0].count
+        if count is not None:
+            count.begin()
+        super().writeHeaders(*head)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self._say_no(
@@ -132,6 +141,7 @@ class _Channel(http.HTTPChannel):
             b"Content-Length: %d\r\nConnection: close\r\n\r\n%b"
             % (status, status.phrase.encode(), len(refusal.body), refusal.body)
         )
+        self.site.count_unreadable(status, len(refusal.body))
         self._part()
 
     def _part(self) -> None:
@@ -157,6 +167,9 @@ def _path_of(target: bytes) -> bytes:
 class _Request(server.Request):
     """A request whose body nobody wants, unless it is for one of the rooms."""
 
+    #: None before all of it was read.
+    count: Count | None = None
+
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()
         self._kept = bytearray()
@@ -172,10 +185,23 @@ class _Request(server.Request):
 
     def process(self) -> None:
         self.path = _path_of(self.path)
+        site = cast(_Channel, self.channel).site
+        clock = site.reactor.seconds
+        self.count = Count.of(site.metrics, clock, self.method, self.path)
         if self._kept:
             # Not before: Twisted would look for forms in it.
             self.content = BytesIO(self._kept)
         super().process()
+
+    def finish(self) -> None:
+        super().finish()
+        if self.count is not None:
+            self.count.end(self.code, self.sentLength)
+
+    def connectionLost(self, reason: Failure) -> None:
+        if self.count is not None:
+            self.count.end(LEFT, self.sentLength)
+        super().connectionLost(reason)
 
     def unregisterProducer(self) -> None:
         # Where the client has left there is no channel any more.
@@ -231,7 +257,12 @@ class _Front(Resource):
 class RegistrySite(server.Site):
     """The whole registry as a factory of connections; HTTP/2 is never offered."""
 
-    def __init__(self, api: Api, rooms: Mapping[bytes, Room] | None = None) -> None:
+    def __init__(
+        self,
+        api: Api,
+        rooms: Mapping[bytes, Room] | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
         """
         Put the resources together.
 
@@ -241,6 +272,9 @@ class RegistrySite(server.Site):
         super().__init__(_Front(api, self.room), requestFactory=_Request)
         self._rooms = rooms or {}
         self._memo = Memo()
+        self.metrics = metrics or Metrics()
+        self.metrics.watch(self._measure)
+        self._repeated = self.metrics.cache("answer")
         self.channels: set[_Channel] = set()
         self.is_draining = False
         self._drained: Deferred[None] | None = None
@@ -259,13 +293,16 @@ class RegistrySite(server.Site):
         answer, channel = repeatable(request), cast(_Channel, request.channel)
         if answer is not None and channel.asked is not None and channel.persistent:
             log = line.partition(self._logDateTime)[2]
-            self._memo.keep(channel.asked, request, answer, log)
+            answers = cast(Count, cast(_Request, request).count).answers(request.code)
+            self._memo.keep(channel.asked, request, answer, log, answers)
+            self._repeated.count(False)
 
     def answer_again(self, channel: _Channel, asked: bytes) -> bool:
         """Answer as the last time, if that is still the answer."""
         kept = None if self.is_draining else self._memo.find(asked)
         if kept is None:
             return False
+        begin = self.reactor.seconds()
         pieces = kept.pieces()
         if pieces is None:
             self._memo.drop(asked)
@@ -275,7 +312,25 @@ class RegistrySite(server.Site):
         client = getattr(channel.getPeer(), "host", "-")
         line = f'"{client}" - - {self._logDateTime}{kept.log}'
         _log.info("{line}", line=line)
+        seconds = self.reactor.seconds() - begin
+        kept.answers.count(len(kept.body), seconds, seconds)
+        self._repeated.count(True)
         return True
+
+    def count_unreadable(self, status: int, sent: int) -> None:
+        """Count what was refused before it was known what it is."""
+        self.metrics.answers(OTHER, OTHER, int(status)).count(sent, 0.0, 0.0)
+
+    def _measure(self) -> None:
+        """Tell the metrics what is going on."""
+        requests = [each for channel in self.channels for each in channel.requests]
+        counts = [(each.count, each.sentLength) for each in requests if each.count]
+        for count, sent in counts:
+            count.sent(sent)
+        transfers = [c for c, _ in counts if c.route == "blob" and c.is_answering]
+        self.metrics.connections.set(len(self.channels))
+        self.metrics.active_requests.set(len(counts))
+        self.metrics.transfers.set(len(transfers))
 
     def drain(self) -> Deferred[None]:
         """
