@@ -221,6 +221,7 @@ class Builds:
                 async with self.slots.turn(build, State.BUILDING):
                     start = self._clock()
                     output = await work()
+                    build.nix_seconds = self._clock() - start
             finally:
                 del self._owners[derivation]
             _log.info(
@@ -228,7 +229,7 @@ class Builds:
                 image=build.image,
                 drv=derivation,
                 output=output,
-                seconds=self._clock() - start,
+                seconds=build.nix_seconds,
             )
             return output
 
