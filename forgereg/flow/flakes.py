@@ -379,23 +379,35 @@ class Flake:
         answer = await self._ask(errand, locked, query)
         return read_package(answer, wanted, self.shown, self.path)
 
-    async def listed(self, errand: Errand, locked: str) -> list[dict[str, Any]]:
+    async def listed(
+        self, errand: Errand, locked: str, *, details: bool = False
+    ) -> list[dict[str, Any]]:
         """
         List what the locked flake has, without building any of it.
 
         :returns: for each package ``name``, ``image`` and ``containers`` (whether it
-            has them), ``entries`` (names in its containers, where they are known).
+            has them), ``entries`` (names in its containers, where they are known); with
+            details ``version`` and ``description`` (None where it has none),
+            ``licences`` and ``homepages``, each text of at most 1,000 bytes.
         """
+        query = catalogue_query(details=details)
         listed: list[dict[str, Any]] = await self._ask(
-            errand, locked, catalogue_query(), builds=False
+            errand, locked, query, builds=False
         )
         return listed
+
+    def question(self, wanted: Wanted) -> str:
+        """Give what the answer to `package` is remembered by, beside the locked ref."""
+        return self._question(package_query(wanted.attribute, wanted.output))
+
+    def _question(self, query: str) -> str:
+        asked = f"{self._command.system}\n{query}"
+        return hashlib.sha256(asked.encode()).hexdigest()
 
     async def _ask(
         self, errand: Errand, locked: str, query: str, *, builds: bool = True
     ) -> Any:
-        asked = f"{self._command.system}\n{query}"
-        question = hashlib.sha256(asked.encode()).hexdigest()
+        question = self._question(query)
 
         async def ask() -> Any:
             known = await self._in_thread(self._records.answer, locked, question)
