@@ -59,6 +59,7 @@ from forgereg.records.buildlogs import BuildLogs
 from forgereg.records.builds import BuildRecords
 from forgereg.records.pulls import Pulls
 from forgereg.records.records import Records
+from forgereg.records.revisions import Revisions
 from forgereg.values import FlakeSetting
 
 _log = logger(__name__)
@@ -199,8 +200,10 @@ class Assembly:
             self.archives,
             self.records,
             build_records,
+            Revisions(self.records.engine),
             command,
             self.policy,
+            machine.now,
             in_thread,
             settings.cache_size,
         )

@@ -238,6 +238,7 @@ class Builds:
                     start = self._clock()
                     with timed(self._metrics.build_seconds, self._clock):
                         output = await work()
+                    build.nix_seconds = self._clock() - start
             finally:
                 del self._owners[derivation]
             _log.info(
@@ -245,7 +246,7 @@ class Builds:
                 image=build.image,
                 drv=derivation,
                 output=output,
-                seconds=self._clock() - start,
+                seconds=build.nix_seconds,
             )
             return output
 
