@@ -27,6 +27,7 @@ from forgereg.web.pages import Pages
 from forgereg.web.patience import Limits
 from forgereg.web.site import RegistrySite, Room
 from forgereg.web.static import Static
+from forgereg.web.status import StatusPage
 from forgereg.web.tombstone import Tombstones
 
 
@@ -112,6 +113,7 @@ class Entrance:
             b"-/applications": Room(files.app.resource()),
             b"-/hooks": Room(self.hooks.app.resource(), HOOKS_BODY),
             b"-/static": Room(self.pages.static.app.resource()),
+            b"-/status": Room(StatusPage(self.pages).app.resource()),
         }
 
     def apply(
