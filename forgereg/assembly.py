@@ -31,6 +31,7 @@ from forgereg.flow.contents import Contents
 from forgereg.flow.encodings import Encodings
 from forgereg.flow.failures import Failures
 from forgereg.flow.flakes import Flake
+from forgereg.flow.health import Ground, Health
 from forgereg.flow.images import Images
 from forgereg.flow.layers import Layers
 from forgereg.flow.policy import Policy
@@ -42,7 +43,7 @@ from forgereg.flow.slots import Slots
 from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
-from forgereg.logs import logger
+from forgereg.logs import Recent, logger
 from forgereg.nix.build import Limit, Nix, Run
 from forgereg.nix.flake import Command, masked, platform_of
 from forgereg.nix.roots import Roots
@@ -81,6 +82,7 @@ class Machine:
     :ivar in_thread: where disk and records are waited for.
     :ivar in_reader: where archives are read: as many at a time as there are cores.
     :ivar in_script: where what scripts write is waited for: they may take for ever.
+    :ivar recent: the last warnings and errors.
     """
 
     state: Path
@@ -94,6 +96,7 @@ class Machine:
     in_thread: InThread
     in_reader: InThread
     in_script: InThread
+    recent: Recent = field(factory=Recent)
 
 
 @frozen
@@ -121,6 +124,7 @@ class Assembly:
     sweeper: Sweeper = field(init=False)
     scrubber: Scrubber = field(init=False)
     works: Works = field(init=False)
+    health: Health = field(init=False)
     entrance: Entrance = field(init=False)
     _evaluations: Slots = field(init=False)
     _timers: dict[str, IDelayedCall] = field(init=False, factory=dict)
@@ -239,10 +243,22 @@ class Assembly:
             machine.now,
             in_thread,
         )
+        ground = Ground(
+            self.records,
+            machine.blobs,
+            machine.run,
+            command,
+            machine.env,
+            self.registry.flakes,
+            # A disk that hangs is one of those that may take for ever.
+            machine.in_script,
+        )
+        self.health = Health(ground.probes(), machine.clock, lambda: self._is_stopping)
         self.entrance = Entrance(
             settings,
             self.registry,
             self.works,
+            self.health,
             Applications(self.registry, self.archives, store, in_thread),
             machine.clock,
             machine.now,

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from forgereg.config import Settings
 from forgereg.flow.applications import Applications
+from forgereg.flow.health import Health
 from forgereg.flow.registry import Registry
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
@@ -25,6 +26,7 @@ from forgereg.web.hooks import Hooks
 from forgereg.web.manifests import Manifests
 from forgereg.web.pages import Pages
 from forgereg.web.patience import Limits
+from forgereg.web.probes import Probes
 from forgereg.web.site import RegistrySite, Room
 from forgereg.web.static import Static
 from forgereg.web.status import StatusPage
@@ -43,6 +45,7 @@ class Entrance:
     _settings: Settings
     _registry: Registry
     _works: Works
+    _health: Health
     _applications: Applications
     _clock: IReactorTime
     _now: Callable[[], float]
@@ -108,7 +111,10 @@ class Entrance:
             settings.max_tag_length,
             self._new_id,
         )
+        probes = Room(Probes(self._health, self._new_id).app.resource())
         return {
+            b"healthz": probes,
+            b"readyz": probes,
             b"-/api": Room(control.app.resource(), CONTROL_BODY),
             b"-/applications": Room(files.app.resource()),
             b"-/hooks": Room(self.hooks.app.resource(), HOOKS_BODY),

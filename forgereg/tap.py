@@ -30,10 +30,13 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import VerifyError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python import usage
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from twisted.scripts import twistd
+from twisted.scripts._twistd_unix import UnixAppLogger
 
 from forgereg import logs
 from forgereg.assembly import (
@@ -132,6 +135,7 @@ def makeService(options: Options) -> IService:
 
     settings = options.settings
     logs.set_level(settings.log_level)
+    logs.set_format(settings.log_format)
     try:
         endpoint = serverFromString(reactor, settings.endpoint)
     except (ValueError, TypeError, LookupError, OSError, CryptoError, VerifyError) as e:
@@ -142,11 +146,13 @@ def makeService(options: Options) -> IService:
     env = _nix_environment(os.environ, settings)
     _check_nix(command, env)
     state = _StateDir(Path(settings.state_dir))
+    recent = logs.Recent()
+    globalLogPublisher.addObserver(recent)
     # Two for each client that is sent a blob.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return _Running(
-        options, command, env, state, endpoint, reactor, options.parent or {}
+        options, command, env, state, endpoint, reactor, options.parent or {}, recent
     )
 
 
@@ -229,6 +235,7 @@ class _Running(Service):
     _endpoint: IStreamServerEndpoint
     _reactor: Any
     _twistd: Mapping[str, Any]
+    _recent: logs.Recent
     _pools: list[ThreadPool] = field(init=False, factory=list)
     _processes: Processes = field(init=False)
     _records: Records = field(init=False)
@@ -236,6 +243,14 @@ class _Running(Service):
     _in_thread: InThread = field(init=False)
     _port: IListeningPort | None = field(init=False, default=None)
     _draining: Deferred[None] | None = field(init=False, default=None)
+
+    def setServiceParent(self, parent: Any) -> None:  # noqa: N802
+        # The application, where twistd asks for an observer; --logger wins over it.
+        if isinstance(parent, Componentized):
+            # There is no other way to what knows where, and how a file is rotated.
+            usual = UnixAppLogger(self._twistd)._getLogObserver()
+            parent.setComponent(ILogObserver, logs.writing(usual))
+        super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
         # Not in makeService, after which twistd may fork.
@@ -296,6 +311,7 @@ class _Running(Service):
             self._in_thread,
             self._threads(os.cpu_count() or 1),
             self._threads(_SCRIPT_THREADS),
+            self._recent,
         )
         settings = self._options.settings
         try:
@@ -352,6 +368,7 @@ class _Running(Service):
     def _apply(self, read: tuple[Settings, Secrets]) -> None:
         others = self._assembly.apply(*read)
         logs.set_level(read[0].log_level)
+        logs.set_format(read[0].log_format)
         _log.info("the settings have been read again")
         if others:
             names = ", ".join(others)

@@ -42,7 +42,7 @@ from forgereg.nix.refs import (
     parse_refs,
     remote_url,
 )
-from forgereg.oci.errors import DiskFull, FlakeUnavailable
+from forgereg.oci.errors import DiskFull, EvaluationFailed, FlakeUnavailable
 from forgereg.oci.reference import Tag
 from forgereg.records.records import Records
 
@@ -107,6 +107,8 @@ class Flake:
     :ivar evaluations: how many may run at a time.
     :ivar lookups: how many refs may be looked up at a time.
     :ivar now: gives seconds since the epoch; remembered between restarts.
+    :ivar trouble: why it could not be had the last time; None where it could, or nobody
+        has looked.
     """
 
     prefix: str
@@ -122,6 +124,7 @@ class Flake:
     _lookups: Slots
     _now: Callable[[], float]
     _in_thread: InThread
+    trouble: str | None = field(init=False, default=None)
     #: flake ref, as configured or at a revision → locked flake ref
     _resolutions: LRUCache[str, _Looked[str]] = field(init=False)
     _listed: _Looked[Refs | None] | None = field(init=False, default=None)
@@ -148,6 +151,11 @@ class Flake:
     def hide(self) -> Callable[[str], str]:
         """What takes its secrets out of a text."""
         return self._nix.hide
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it was ever locked, as far as is in memory."""
+        return self.ref in self._resolutions
 
     def locked_now(self) -> Located | None:
         """Give what it is locked to, if that is known and still to be trusted."""
@@ -274,9 +282,17 @@ class Flake:
     async def _look(self, errand: Errand, ref: str) -> Located:
         errand.enter(State.LOCKING)
         key = (ref, self._moves)
-        return await errand.share(
-            lambda: self._locks.do(key, lambda: self._lock(errand, ref))
-        )
+        try:
+            located = await errand.share(
+                lambda: self._locks.do(key, lambda: self._lock(errand, ref))
+            )
+        except (FlakeUnavailable, EvaluationFailed) as e:
+            if ref == self.ref:
+                self.trouble = e.detail
+            raise
+        if ref == self.ref:
+            self.trouble = located.stale
+        return located
 
     async def _lock(self, errand: Errand, ref: str) -> Located:
         began, moves = self._now(), self._moves
