@@ -40,6 +40,8 @@ from forgereg.flow.registry import Registry
 from forgereg.flow.retention import Budget, Busy
 from forgereg.flow.scrubber import Scrubber
 from forgereg.flow.slots import Slots
+from forgereg.flow.status import Nix as NixStatus
+from forgereg.flow.status import Overview
 from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
@@ -83,6 +85,8 @@ class Machine:
     :ivar in_reader: where archives are read: as many at a time as there are cores.
     :ivar in_script: where what scripts write is waited for: they may take for ever.
     :ivar recent: the last warnings and errors.
+    :ivar version: the registry's own.
+    :ivar nix_version: as nix says it.
     """
 
     state: Path
@@ -97,6 +101,8 @@ class Machine:
     in_reader: InThread
     in_script: InThread
     recent: Recent = field(factory=Recent)
+    version: str = ""
+    nix_version: str = ""
 
 
 @frozen
@@ -259,6 +265,7 @@ class Assembly:
             self.registry,
             self.works,
             self.health,
+            self._overview(logs),
             Applications(self.registry, self.archives, store, in_thread),
             machine.clock,
             machine.now,
@@ -266,6 +273,27 @@ class Assembly:
             in_thread,
         )
         self.apply(settings, self.secrets)
+
+    def _overview(self, logs: BuildLogs) -> Overview:
+        settings, machine = self.settings, self.machine
+        return Overview(
+            machine.version,
+            NixStatus(machine.nix_version, settings.system, masked(settings.store)),
+            self.builds,
+            self._evaluations,
+            self.policy,
+            machine.blobs,
+            logs,
+            self.sweeper,
+            self.scrubber,
+            self.registry.flakes,
+            self.health,
+            machine.recent,
+            self._budget,
+            machine.clock,
+            machine.now,
+            machine.in_script,
+        )
 
     def _budget(self) -> Budget:
         settings = self.settings

@@ -144,7 +144,7 @@ def makeService(options: Options) -> IService:
         _stop(f"--port is {settings.port!r}, which is no endpoint: {e}")
     command = Command(settings.system, settings.store)
     env = _nix_environment(os.environ, settings)
-    _check_nix(command, env)
+    nix_version = _check_nix(command, env)
     state = _StateDir(Path(settings.state_dir))
     recent = logs.Recent()
     globalLogPublisher.addObserver(recent)
@@ -152,7 +152,15 @@ def makeService(options: Options) -> IService:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return _Running(
-        options, command, env, state, endpoint, reactor, options.parent or {}, recent
+        options,
+        command,
+        env,
+        state,
+        endpoint,
+        reactor,
+        options.parent or {},
+        recent,
+        nix_version,
     )
 
 
@@ -169,8 +177,12 @@ def _nix_environment(environ: Mapping[str, str], settings: Settings) -> dict[str
     return env
 
 
-def _check_nix(command: Command, env: Mapping[str, str]) -> None:
-    """Stop the start if nix is not there or cannot do what is needed."""
+def _check_nix(command: Command, env: Mapping[str, str]) -> str:
+    """
+    Stop the start if nix is not there or cannot do what is needed.
+
+    :returns: what it says its version is.
+    """
     oldest = ".".join(map(str, OLDEST))
     missing = missing_wrappers()
     if missing:
@@ -196,6 +208,7 @@ def _check_nix(command: Command, env: Mapping[str, str]) -> None:
         _stop(f"nix does not work: {text[-500:]}")
     if answer.strip() != "true":
         _stop(f"{said.strip()} has no flakes: install a nix that was built with them")
+    return said.strip()
 
 
 def _boot_id() -> str:
@@ -236,6 +249,7 @@ class _Running(Service):
     _reactor: Any
     _twistd: Mapping[str, Any]
     _recent: logs.Recent
+    _nix_version: str
     _pools: list[ThreadPool] = field(init=False, factory=list)
     _processes: Processes = field(init=False)
     _records: Records = field(init=False)
@@ -312,6 +326,8 @@ class _Running(Service):
             self._threads(os.cpu_count() or 1),
             self._threads(_SCRIPT_THREADS),
             self._recent,
+            _version(),
+            self._nix_version,
         )
         settings = self._options.settings
         try:

@@ -198,6 +198,11 @@ class Builds:
                 " pull again later"
             )
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        return sum(each.state is State.QUEUED for each in self._active.values())
+
     def find(self, key: Hashable) -> Build | None:
         """Give the build that is under way for what `pull` was given."""
         return self._flights.get(key)

@@ -49,6 +49,7 @@ class Sweeper:
     :ivar forgotten: told, in the reactor's thread, of each image that the records know
         no more, so that memory forgets its manifests.
     :ivar now: gives seconds since the epoch.
+    :ivar last: when something was let go of last, and what; None since the start.
     """
 
     _pulls: Pulls
@@ -61,6 +62,7 @@ class Sweeper:
     _forgotten: Callable[[KeptImage], object]
     _now: Callable[[], float]
     _in_thread: InThread
+    last: tuple[float, SweepReport] | None = field(init=False, default=None)
     _sweeps: Once[bool, SweepReport] = field(init=False, factory=Once)
 
     async def sweep(self, dry_run: bool) -> SweepReport:
@@ -118,7 +120,9 @@ class Sweeper:
                 swept.append(_swept(going, ledger.drop(going.image)))
                 files += deleted
         freed += sum(image.bytes for image in swept)
-        return SweepReport(tuple(swept), files, freed, ledger.bytes, dry_run)
+        report = SweepReport(tuple(swept), files, freed, ledger.bytes, dry_run)
+        self.last = self._now(), report
+        return report
 
     async def _let_go(self, image: KeptImage, free: Set[Digest]) -> int | None:
         """Give how many files were deleted; None where the image has to stay."""
