@@ -43,6 +43,8 @@ from forgereg.flow.report import State
 from forgereg.flow.retention import Budget, Busy
 from forgereg.flow.scrubber import Scrubber
 from forgereg.flow.slots import Slots
+from forgereg.flow.status import Nix as NixStatus
+from forgereg.flow.status import Overview
 from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
@@ -88,6 +90,8 @@ class Machine:
     :ivar in_reader: where archives are read: as many at a time as there are cores.
     :ivar in_script: where what scripts write is waited for: they may take for ever.
     :ivar recent: the last warnings and errors.
+    :ivar version: the registry's own.
+    :ivar nix_version: as nix says it.
     """
 
     state: Path
@@ -103,6 +107,8 @@ class Machine:
     in_script: InThread
     metrics: Metrics = field(factory=Metrics)
     recent: Recent = field(factory=Recent)
+    version: str = ""
+    nix_version: str = ""
 
 
 @frozen
@@ -148,6 +154,8 @@ class Assembly:
         build_records = BuildRecords(self.records.engine)
         logs = BuildLogs(machine.state / "logs")
         pulls = Pulls(self.records.engine)
+        version, nix = machine.version, machine.nix_version.split()[-1:]
+        machine.metrics.info.info({"version": version, "nix_version": "".join(nix)})
         self.failures = Failures(self.policy, clock)
         self._evaluations = Slots(settings.max_evaluations)
         self._evaluations.tell("evaluate", metrics)
@@ -279,6 +287,7 @@ class Assembly:
             self.registry,
             self.works,
             self.health,
+            self._overview(logs),
             Applications(self.registry, self.archives, store, in_thread),
             machine.clock,
             machine.now,
@@ -292,6 +301,27 @@ class Assembly:
         blobs, metrics = self.machine.blobs, self.machine.metrics
         metrics.blob_bytes.set(blobs.bytes)
         metrics.blob_limit_bytes.set(blobs.max_bytes or inf)
+
+    def _overview(self, logs: BuildLogs) -> Overview:
+        settings, machine = self.settings, self.machine
+        return Overview(
+            machine.version,
+            NixStatus(machine.nix_version, settings.system, masked(settings.store)),
+            self.builds,
+            self._evaluations,
+            self.policy,
+            machine.blobs,
+            logs,
+            self.sweeper,
+            self.scrubber,
+            self.registry.flakes,
+            self.health,
+            machine.recent,
+            self._budget,
+            machine.clock,
+            machine.now,
+            machine.in_script,
+        )
 
     def _budget(self) -> Budget:
         settings = self.settings

@@ -9,13 +9,16 @@ from collections.abc import Callable
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
-from forgereg.config import Settings
+from forgereg.config import TABLE, Row, Settings
 from forgereg.flow.applications import Applications
 from forgereg.flow.health import Health
 from forgereg.flow.registry import Registry
+from forgereg.flow.status import Overview
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
+from forgereg.lines import masked
 from forgereg.metrics import Metrics
+from forgereg.values import written
 from forgereg.web.api import Api
 from forgereg.web.applications import ApplicationFiles
 from forgereg.web.coding import Codings
@@ -31,6 +34,7 @@ from forgereg.web.probes import Probes
 from forgereg.web.scrape import Scrape
 from forgereg.web.site import RegistrySite, Room
 from forgereg.web.static import Static
+from forgereg.web.status import Setting, StatusPage
 from forgereg.web.tombstone import Tombstones
 
 
@@ -47,6 +51,7 @@ class Entrance:
     _registry: Registry
     _works: Works
     _health: Health
+    _overview: Overview
     _applications: Applications
     _clock: IReactorTime
     _now: Callable[[], float]
@@ -59,6 +64,7 @@ class Entrance:
     api: Api = field(init=False)
     hooks: Hooks = field(init=False)
     pages: Pages = field(init=False)
+    status: StatusPage = field(init=False)
     site: RegistrySite = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -73,6 +79,11 @@ class Entrance:
             self._in_thread,
             self._now,
             self._new_id,
+        )
+        self.status = StatusPage(
+            self.pages,
+            self._overview,
+            lambda: (len(self.site.channels), self.site.busy),
         )
         self.site = RegistrySite(
             self.api,
@@ -130,6 +141,7 @@ class Entrance:
             b"-/hooks": Room(self.hooks.app.resource(), HOOKS_BODY),
             b"metrics": Room(scrape.app.resource()),
             b"-/static": Room(self.pages.static.app.resource()),
+            b"-/status": Room(self.status.app.resource()),
         }
 
     def apply(
@@ -141,3 +153,28 @@ class Entrance:
         self.clients.fast = settings.fast_networks
         self.codings.mode = settings.transfer_coding
         self.api.limits = Limits(settings.max_hold, settings.redirect_hold)
+        self.status.settings = [
+            _shown(row, settings if row.live else self._settings, settings)
+            for row in TABLE
+        ]
+
+
+def _shown(row: Row, now: Settings, given: Settings) -> Setting:
+    """
+    Write a setting for anyone to read.
+
+    :param given: what holds after a restart.
+    """
+    value, next_value = getattr(now, row.name), getattr(given, row.name)
+    # Some depend on the machine, and are nobody's choice there.
+    is_default = "{" in row.default or value == row.read(row.default)
+    after = None if next_value == value else masked(written(next_value))
+    return Setting(
+        row.variable,
+        masked(written(value)),
+        row.unit,
+        row.help,
+        row.live,
+        is_default,
+        after,
+    )

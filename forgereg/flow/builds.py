@@ -214,6 +214,11 @@ class Builds:
                 " pull again later"
             )
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        return sum(each.state is State.QUEUED for each in self._active.values())
+
     def find(self, key: Hashable) -> Build | None:
         """Give the build that is under way for what `pull` was given."""
         return self._flights.get(key)
@@ -272,7 +277,8 @@ class Builds:
     @property
     def standing(self) -> Counter[State]:
         """How many builds that are not over stand where."""
-        return Counter(build.state for build in self._active.values())
+        states = (build.state for build in self._active.values())
+        return Counter(state for state in states if state is not None)
 
     def _changed(self, build: Build) -> None:
         report = build.report()
