@@ -20,6 +20,7 @@ from twisted.web.http import Request, datetimeToString
 from twisted.web.http_headers import Headers
 
 from forgereg.lines import Answered
+from forgereg.metrics import Answers
 
 #: How many answers are kept, and how long a head may be, in bytes.
 _MOST, _MAX_HEAD = 1000, 2**12
@@ -46,12 +47,14 @@ class Kept:
     An answer.
 
     :ivar told: what the access log has of it.
+    :ivar answers: where it is counted.
     :ivar headers: of the request.
     """
 
     head: bytes
     body: bytes
     told: Answered
+    answers: Answers
     headers: Headers
     _holds: Callable[[], bool]
 
@@ -83,7 +86,12 @@ class Memo:
         return self._kept.get(asked)
 
     def keep(
-        self, asked: bytes, request: Request, answer: Repeatable, told: Answered
+        self,
+        asked: bytes,
+        request: Request,
+        answer: Repeatable,
+        told: Answered,
+        answers: Answers,
     ) -> None:
         """Keep what has just been answered, whole."""
         lines = [
@@ -95,7 +103,7 @@ class Memo:
         body = answer.body if request.sentLength else b""
         head = b"\r\n".join([*lines, b"X-Request-Id: "])
         headers = request.requestHeaders
-        self._kept[asked] = Kept(head, body, told, headers, answer.holds)
+        self._kept[asked] = Kept(head, body, told, answers, headers, answer.holds)
 
     def drop(self, asked: bytes) -> None:
         """Forget an answer that is another one now."""

@@ -20,9 +20,11 @@ from twisted.web.resource import Resource
 
 from forgereg.lines import Access, Answered
 from forgereg.logs import logger, mark, unmark
+from forgereg.metrics import Metrics
 from forgereg.web.access import REQUEST_ID, answered, asked_id, request_ids
 from forgereg.web.answer import repeatable
 from forgereg.web.api import Api, refuse_method, refuse_path
+from forgereg.web.count import LEFT, OTHER, Count
 from forgereg.web.guard import ADMIN, Clients, Guard
 from forgereg.web.memo import Memo, is_head
 from forgereg.web.problem import problem
@@ -105,6 +107,7 @@ class _Channel(http.HTTPChannel):
             if data.startswith(_TLS_HANDSHAKE):
                 self.write(_NO_TLS)
                 self.site.log_unread(self, HTTPStatus.BAD_REQUEST)
+                self.site.count_unreadable(HTTPStatus.BAD_REQUEST, 0)
                 self._part()
                 return
         if not (self._is_idle() and is_head(data)):
@@ -118,6 +121,12 @@ class _Channel(http.HTTPChannel):
         """Whether what comes now begins a request, and is to be answered now."""
         is_between = not self.requests and not self._buffer and self.line_mode
         return bool(is_between and self.persistent and not self._waitingForTransport)
+
+    def writeHeaders(self, *head: Any) -> None:  # noqa: N802
+        count = self.requests[0].count
+        if count is not None:
+            count.begin()
+        super().writeHeaders(*head)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self._say_no(
@@ -141,6 +150,7 @@ class _Channel(http.HTTPChannel):
             b"Content-Length: %d\r\nConnection: close\r\nX-Request-Id: %b\r\n\r\n%b"
             % (status, status.phrase.encode(), len(body), request_id, body)
         )
+        self.site.count_unreadable(status, len(body))
         self._part()
 
     def _part(self) -> None:
@@ -172,6 +182,8 @@ class _Request(server.Request):
 
     began_at: float | None = None
     request_id = "-"
+    #: None before all of it was read.
+    count: Count | None = None
 
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()
@@ -189,10 +201,12 @@ class _Request(server.Request):
 
     def process(self) -> None:
         self.path = _path_of(self.path)
+        site = cast(_Channel, self.channel).site
+        clock = site.reactor.seconds
+        self.count = Count.of(site.metrics, clock, self.method, self.path)
         if self._kept:
             # Not before: Twisted would look for forms in it.
             self.content = BytesIO(self._kept)
-        site: RegistrySite = cast(Any, self.channel).site
         self.request_id = asked_id(self) or next(site.request_ids)
         self.setHeader(REQUEST_ID, self.request_id)
         marked = mark(request_id=self.request_id)
@@ -201,7 +215,14 @@ class _Request(server.Request):
         finally:
             unmark(marked)
 
+    def finish(self) -> None:
+        super().finish()
+        if self.count is not None:
+            self.count.end(self.code, self.sentLength)
+
     def connectionLost(self, reason: Failure) -> None:
+        if self.count is not None:
+            self.count.end(LEFT, self.sentLength)
         if self.began_at is not None and not self.finished:
             cast(Any, self.channel).site.log_left(self)
         super().connectionLost(reason)
@@ -275,6 +296,7 @@ class RegistrySite(server.Site):
         self,
         api: Api,
         rooms: Mapping[bytes, Room] | None = None,
+        metrics: Metrics | None = None,
         clients: Clients | None = None,
         guard: Guard | None = None,
         now: Callable[[], float] = float,
@@ -294,6 +316,9 @@ class RegistrySite(server.Site):
         self._guard = guard or Guard()
         self.request_ids = request_ids(now)
         self._memo = Memo()
+        self.metrics = metrics or Metrics()
+        self.metrics.watch(self._measure)
+        self._repeated = self.metrics.cache("answer")
         self.channels: set[_Channel] = set()
         self.is_draining = False
         self._drained: Deferred[None] | None = None
@@ -312,7 +337,10 @@ class RegistrySite(server.Site):
         if answer is not None and channel.asked is not None and channel.persistent:
             # Who names each request asks no two with the same bytes.
             if asked_id(request) is None:
-                self._memo.keep(channel.asked, request, answer, told)
+                count = cast(Count, cast(_Request, request).count)
+                answers = count.answers(request.code)
+                self._memo.keep(channel.asked, request, answer, told, answers)
+                self._repeated.count(False)
 
     def log_left(self, request: _Request) -> None:
         """Write that the client left before it had everything."""
@@ -367,7 +395,24 @@ class RegistrySite(server.Site):
             client = self._clients.name(_Again(kept.headers, channel.getPeer()))
         seconds = self.reactor.seconds() - began_at
         self._log_access(kept.told, client, seconds, request_id)
+        kept.answers.count(len(kept.body), seconds, seconds)
+        self._repeated.count(True)
         return True
+
+    def count_unreadable(self, status: int, sent: int) -> None:
+        """Count what was refused before it was known what it is."""
+        self.metrics.answers(OTHER, OTHER, int(status)).count(sent, 0.0, 0.0)
+
+    def _measure(self) -> None:
+        """Tell the metrics what is going on."""
+        requests = [each for channel in self.channels for each in channel.requests]
+        counts = [(each.count, each.sentLength) for each in requests if each.count]
+        for count, sent in counts:
+            count.sent(sent)
+        transfers = [c for c, _ in counts if c.route == "blob" and c.is_answering]
+        self.metrics.connections.set(len(self.channels))
+        self.metrics.active_requests.set(len(counts))
+        self.metrics.transfers.set(len(transfers))
 
     def drain(self) -> Deferred[None]:
         """
