@@ -48,10 +48,11 @@ from forgereg.flow.status import Overview
 from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
+from forgereg.lines import masked
 from forgereg.logs import Recent, logger
 from forgereg.metrics import Metrics
 from forgereg.nix.build import Limit, Nix, Run
-from forgereg.nix.flake import Command, masked, platform_of
+from forgereg.nix.flake import Command, platform_of
 from forgereg.nix.roots import Roots
 from forgereg.nix.store import Store, store_root
 from forgereg.nix.stream import RunStream, Scripts

@@ -14,11 +14,6 @@ from typing import Any
 
 from attrs import frozen
 
-#: What follows ``//``, up to ``@``, and what follows a parameter that names a secret.
-_SECRETS = re.compile(
-    r"(//)[^/@\s'\"]+(?=@)|([?&](?:access_token|private_token|token|password)=)[^&\s'\"]+"
-)
-
 #: The oldest nix whose command line is understood here.
 OLDEST = (2, 8)
 
@@ -279,11 +274,6 @@ def parse_locked(metadata: Any) -> str | None:
         case {"url": str(url)}:
             return url if "narHash=" in url else f"{url}#"
     return None
-
-
-def masked(text: str) -> str:
-    """Hide passwords and tokens that stand in URLs, such as a flake ref's."""
-    return _SECRETS.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
 def platform_of(system: str) -> str:
