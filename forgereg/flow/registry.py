@@ -121,10 +121,11 @@ class Registry:
 
         :raises NameUnknown: it is of no family that is served here.
         """
-        flake = self._flake(name)
+        flake = self.flake_for(name)
         return flake, parse_wanted(name, flake.prefix)
 
-    def _flake(self, name: Name) -> Flake:
+    def flake_for(self, name: Name) -> Flake:
+        """Give the flake whose names begin as this one does."""
         return next(f for f in self.flakes if name.text.startswith(f.path))
 
     async def manifest(
@@ -481,7 +482,7 @@ class Registry:
         :returns: its store path as ``output``.
         :raises RegistryError: it cannot be had.
         """
-        flake = self._flake(application)
+        flake = self.flake_for(application)
         wanted = parse_application(application, flake.prefix)
         wish = Wish(application, tag, flake, wanted)
         known = None if anew else self._images.known(wish)
