@@ -11,9 +11,11 @@ from twisted.internet.interfaces import IReactorTime
 
 from forgereg.config import Settings
 from forgereg.flow.applications import Applications
+from forgereg.flow.health import Health
 from forgereg.flow.registry import Registry
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
+from forgereg.metrics import Metrics
 from forgereg.web.api import Api
 from forgereg.web.applications import ApplicationFiles
 from forgereg.web.coding import Codings
@@ -25,6 +27,8 @@ from forgereg.web.hooks import Hooks
 from forgereg.web.manifests import Manifests
 from forgereg.web.pages import Pages
 from forgereg.web.patience import Limits
+from forgereg.web.probes import Probes
+from forgereg.web.scrape import Scrape
 from forgereg.web.site import RegistrySite, Room
 from forgereg.web.static import Static
 from forgereg.web.tombstone import Tombstones
@@ -42,11 +46,13 @@ class Entrance:
     _settings: Settings
     _registry: Registry
     _works: Works
+    _health: Health
     _applications: Applications
     _clock: IReactorTime
     _now: Callable[[], float]
     _new_id: Callable[[], str]
     _in_thread: InThread
+    _metrics: Metrics
     guard: Guard = field(init=False, factory=Guard)
     clients: Clients = field(init=False, factory=Clients)
     codings: Codings = field(init=False)
@@ -68,7 +74,14 @@ class Entrance:
             self._now,
             self._new_id,
         )
-        self.site = RegistrySite(self.api, self._rooms())
+        self.site = RegistrySite(
+            self.api,
+            self._rooms(),
+            self.clients,
+            self.guard,
+            self._now,
+            self._metrics,
+        )
 
     def _api(self) -> Api:
         settings = self._settings
@@ -107,10 +120,15 @@ class Entrance:
             settings.max_tag_length,
             self._new_id,
         )
+        scrape = Scrape(self._metrics, self._in_thread, self._new_id)
+        probes = Room(Probes(self._health, self._new_id).app.resource())
         return {
+            b"healthz": probes,
+            b"readyz": probes,
             b"-/api": Room(control.app.resource(), CONTROL_BODY),
             b"-/applications": Room(files.app.resource()),
             b"-/hooks": Room(self.hooks.app.resource(), HOOKS_BODY),
+            b"metrics": Room(scrape.app.resource()),
             b"-/static": Room(self.pages.static.app.resource()),
         }
 

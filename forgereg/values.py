@@ -194,6 +194,9 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
     return read
 
 
+#: Read how the log is written.
+log_format = _one_of("text", "json")
+
 #: Read when the last image that worked is kept.
 kept = _one_of("off", "unreachable", "always")
 

@@ -91,6 +91,20 @@ def writing(engine: Engine) -> Iterator[Connection]:
         raise
 
 
+def check(engine: Engine) -> None:
+    """
+    See whether the records can be read and written; nothing is changed.
+
+    :raises DiskFull: they cannot be written.
+    :raises sqlalchemy.exc.SQLAlchemyError: they cannot be read.
+    """
+    with writing(engine) as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA user_version = {found}")
+        connection.rollback()
+
+
 def upsert(table: Table, row: dict[str, Any]) -> Insert:
     """Insert a row, or bring the one with its primary key up to date."""
     key = [column.name for column in table.primary_key]
