@@ -34,6 +34,7 @@
                 isal
                 jinja2
                 klein
+                prometheus-client
                 python-dotenv
                 pyyaml
                 rich
