@@ -143,7 +143,7 @@ def makeService(options: Options) -> IService:
     systemd = Systemd.of(
         os.environ, os.getpid(), reactor, lambda: time.monotonic_ns() // 1000
     )
-    env = _nix_environment(os.environ, settings)
+    env = nix_environment(os.environ, settings)
     try:
         check_nix(command, env)
     except NixUnfit as e:
@@ -152,11 +152,11 @@ def makeService(options: Options) -> IService:
     # Two for each client that is sent a blob.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    twistd = options.parent or {}
+    twistd: Mapping[str, Any] = options.parent or {}
     return _Running(options, command, env, state, endpoint, reactor, twistd, systemd)
 
 
-def _nix_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
+def nix_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """What nix runs with: all that we have, and nothing that could ask a question."""
     env = {
         "XDG_CACHE_HOME": f"{settings.state_dir}/cache",

@@ -255,7 +255,7 @@ class Builds:
     @property
     def standing(self) -> Counter[State]:
         """How many builds that are not over stand where."""
-        return Counter(build.state for build in self._active.values())
+        return Counter(each.report().state for each in self._active.values())
 
     def _changed(self, build: Build) -> None:
         report = build.report()
