@@ -529,11 +529,16 @@ def read_secrets(settings: Settings) -> Secrets:
         if path:
             read_token(path)
     return Secrets(
-        _secret(settings.admin_token_file), _secret(settings.hook_secret_file)
+        read_secret(settings.admin_token_file), read_secret(settings.hook_secret_file)
     )
 
 
-def _secret(path: str) -> str | None:
+def read_secret(path: str) -> str | None:
+    """
+    Read a file with one secret; there is none where no path is given. Blocking.
+
+    :raises ValueError: it cannot be read, or is empty; the text names it.
+    """
     if not path:
         return None
     try:

@@ -126,6 +126,18 @@ _DETAILS = """
   homepages = texts 1000 (list (ps.${name}.meta.homepage or null));"""
 
 
+#: Source: nix `src/libstore/builtins/buildenv.cc`; tried on 2.8.
+_TRIAL = """
+derivation {
+  name = "forge-registry-doctor";
+  system = "%s";
+  builder = "builtin:buildenv";
+  derivations = [ ];
+  manifest = "/none";
+  nonce = "%s";
+}
+"""
+
 #: How images name what Nix names otherwise.
 _MACHINES = {
     "x86_64": "amd64",
@@ -193,6 +205,14 @@ class Command:
     def probe(self) -> list[str]:
         """Evaluate a trifle that needs flakes and the store; prints ``true``."""
         return self._nix("eval", "--expr", "builtins ? getFlake")
+
+    def trial(self, nonce: str) -> list[str]:
+        """
+        Build an empty directory, by what nix itself can build.
+
+        :param nonce: another one each time, or nothing is built; letters and digits.
+        """
+        return self._nix("build", "--no-link", "--expr", _TRIAL % (self.system, nonce))
 
     def _nix(self, *words: str) -> list[str]:
         store = ("--store", self.store) if self.store else ()
