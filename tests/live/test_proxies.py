@@ -253,9 +253,11 @@ def stub(answer: bytes, rest: threading.Event, end: bytes) -> tuple[int, list[by
                 connection, _ = listening.accept()
                 with connection:
                     # What HAProxy says before a request may come alone.
-                    head = b""
-                    while b" HTTP/1.1\r\n" not in head:
-                        head += connection.recv(2**16)
+                    head = more = connection.recv(2**16)
+                    while more and b" HTTP/1.1\r\n" not in head:
+                        head += (more := connection.recv(2**16))
+                    if not more:
+                        continue
                     asked.append(head)
                     connection.sendall(answer)
                     rest.wait(60)
