@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from forgereg.config import Settings
 from forgereg.flow.applications import Applications
+from forgereg.flow.catalogue import Catalogue
 from forgereg.flow.registry import Registry
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
@@ -20,6 +21,7 @@ from forgereg.web.coding import Codings
 from forgereg.web.control import MAX_BODY as CONTROL_BODY
 from forgereg.web.control import Control
 from forgereg.web.guard import Clients, Guard
+from forgereg.web.home import Home
 from forgereg.web.hooks import MAX_BODY as HOOKS_BODY
 from forgereg.web.hooks import Hooks
 from forgereg.web.manifests import Manifests
@@ -43,6 +45,7 @@ class Entrance:
     _registry: Registry
     _works: Works
     _applications: Applications
+    _catalogue: Catalogue
     _clock: IReactorTime
     _now: Callable[[], float]
     _new_id: Callable[[], str]
@@ -107,7 +110,9 @@ class Entrance:
             settings.max_tag_length,
             self._new_id,
         )
+        home = Home(self._catalogue, self.pages)
         return {
+            b"": Room(home.app.resource()),
             b"-/api": Room(control.app.resource(), CONTROL_BODY),
             b"-/applications": Room(files.app.resource()),
             b"-/hooks": Room(self.hooks.app.resource(), HOOKS_BODY),
