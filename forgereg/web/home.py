@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import attrs
@@ -51,10 +51,10 @@ class Query:
     page: int = 1
     client: str = "docker"
 
-    def address(self, **changes: object) -> str:
+    def address(self, **changes: Any) -> str:
         """Give the address of the page for this, or for something else."""
         # What is looked for otherwise begins at its first page.
-        other = attrs.evolve(self, **({"page": 1} | changes))
+        other = attrs.evolve(self, **{"page": 1, **changes})
         said = {
             each.name: getattr(other, each.name)
             for each in attrs.fields(Query)
