@@ -491,5 +491,7 @@ class Flake:
 
         key = (locked, question)
         return await errand.share(
-            lambda: self._questions.do(key, lambda: self._failures.mind(key, ask))
+            lambda: self._questions.do(
+                key, lambda: self._failures.mind(key, ask, errand.build_id)
+            )
         )

@@ -167,12 +167,12 @@ class ImagePages:
         reference = f":{it.tag}"
         if it.tag is None and image is not None:
             reference = f"@{image.digest}"
-        is_tls = self._pages.is_tls(request)
+        is_secure = self._pages.is_secure(request)
         return {
             "it": it,
             "image": image,
             "reference": reference,
-            "clients": commands(f"{host}/{it.name}{reference}", is_tls),
+            "clients": commands(f"{host}/{it.name}{reference}", is_secure),
             "layers": [] if image is None else layer_rows(it, image),
             "size": 0 if image is None else sum(image.anatomy.sizes.values()),
             "chart": chart_of(it.pulls),
