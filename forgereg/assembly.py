@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from functools import reduce
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,12 @@ from forgereg.flow.failures import Failures
 from forgereg.flow.flakes import Flake
 from forgereg.flow.health import Ground, Health
 from forgereg.flow.images import Images
+from forgereg.flow.lag import Lag
 from forgereg.flow.layers import Layers
 from forgereg.flow.policy import Policy
 from forgereg.flow.pulls import PullLog
 from forgereg.flow.registry import Registry
+from forgereg.flow.report import State
 from forgereg.flow.retention import Budget, Busy
 from forgereg.flow.scrubber import Scrubber
 from forgereg.flow.slots import Slots
@@ -46,6 +49,7 @@ from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
 from forgereg.logs import Recent, logger
+from forgereg.metrics import Metrics
 from forgereg.nix.build import Limit, Nix, Run
 from forgereg.nix.flake import Command, masked, platform_of
 from forgereg.nix.roots import Roots
@@ -57,6 +61,7 @@ from forgereg.records.buildlogs import BuildLogs
 from forgereg.records.builds import BuildRecords
 from forgereg.records.pulls import Pulls
 from forgereg.records.records import Records
+from forgereg.records.revisions import Revisions
 from forgereg.values import FlakeSetting
 
 _log = logger(__name__)
@@ -100,6 +105,7 @@ class Machine:
     in_thread: InThread
     in_reader: InThread
     in_script: InThread
+    metrics: Metrics = field(factory=Metrics)
     recent: Recent = field(factory=Recent)
     version: str = ""
     nix_version: str = ""
@@ -132,6 +138,7 @@ class Assembly:
     works: Works = field(init=False)
     health: Health = field(init=False)
     entrance: Entrance = field(init=False)
+    _lag: Lag = field(init=False)
     _evaluations: Slots = field(init=False)
     _timers: dict[str, IDelayedCall] = field(init=False, factory=dict)
     _is_stopping: bool = field(init=False, default=False)
@@ -139,13 +146,19 @@ class Assembly:
     def __attrs_post_init__(self) -> None:
         settings, machine = self.settings, self.machine
         clock, in_thread = machine.clock.seconds, machine.in_thread
+        metrics = machine.metrics
+        metrics.watch(self._measure)
+        self._lag = Lag(machine.clock, metrics)
         command = Command(settings.system, settings.store)
         store = Store(store_root(settings.store))
         build_records = BuildRecords(self.records.engine)
         logs = BuildLogs(machine.state / "logs")
         pulls = Pulls(self.records.engine)
+        version, nix = machine.version, machine.nix_version.split()[-1:]
+        machine.metrics.info.info({"version": version, "nix_version": "".join(nix)})
         self.failures = Failures(self.policy, clock)
         self._evaluations = Slots(settings.max_evaluations)
+        self._evaluations.tell("evaluate", metrics)
 
         def open_log(build_id: str) -> BuildLog:
             most = self.policy.log_bytes
@@ -162,6 +175,7 @@ class Assembly:
             open_log,
             logs.forget,
             in_thread,
+            metrics,
         )
         scripts = Scripts(
             machine.run_stream,
@@ -186,6 +200,7 @@ class Assembly:
             clock,
             in_thread,
             machine.in_reader,
+            metrics,
         )
         self.pulls = PullLog(pulls.note, in_thread, machine.clock, machine.now)
         images = Images(
@@ -193,8 +208,10 @@ class Assembly:
             self.archives,
             self.records,
             build_records,
+            Revisions(self.records.engine),
             command,
             self.policy,
+            machine.now,
             in_thread,
             settings.cache_size,
         )
@@ -211,11 +228,14 @@ class Assembly:
                 in_thread,
                 self.archives.is_stopping,
             ),
-            Encodings(machine.blobs, self.failures, in_thread, machine.in_reader),
+            Encodings(
+                machine.blobs, self.failures, in_thread, machine.in_reader, metrics
+            ),
             self.policy,
             in_thread,
             settings.cache_size,
             self.pulls.pulled,
+            metrics,
         )
         self.sweeper = Sweeper(
             pulls,
@@ -228,6 +248,7 @@ class Assembly:
             lambda _: self.registry.forget(),
             machine.now,
             in_thread,
+            metrics,
         )
         self.scrubber = Scrubber(
             Scrub(machine.blobs),
@@ -235,6 +256,7 @@ class Assembly:
             lambda: self.settings.scrub_days,
             machine.clock,
             in_thread,
+            metrics,
         )
         self.works = Works(
             self.registry,
@@ -271,8 +293,14 @@ class Assembly:
             machine.now,
             machine.new_id,
             in_thread,
+            metrics,
         )
         self.apply(settings, self.secrets)
+
+    def _measure(self) -> None:
+        blobs, metrics = self.machine.blobs, self.machine.metrics
+        metrics.blob_bytes.set(blobs.bytes)
+        metrics.blob_limit_bytes.set(blobs.max_bytes or inf)
 
     def _overview(self, logs: BuildLogs) -> Overview:
         settings, machine = self.settings, self.machine
@@ -346,6 +374,7 @@ class Assembly:
             lookups,
             machine.now,
             machine.in_thread,
+            machine.metrics,
         )
 
     def apply(self, settings: Settings, secrets: Secrets) -> list[str]:
@@ -385,6 +414,7 @@ class Assembly:
         await self.builds.begin()
         for flake in self.registry.flakes:
             Deferred.fromCoroutine(self._look(flake))
+        self._lag.start()
         self._warm()
         self._tidy()
         Deferred.fromCoroutine(self._survey())
@@ -427,12 +457,26 @@ class Assembly:
             await _attempt(self.works.sweep(dry_run=False))
         await _attempt(self.works.tidy())
 
+    @property
+    def status(self) -> str:
+        """Say in a few words what the registry does, and what it lacks."""
+        standing = self.builds.standing
+        waiting = standing.pop(State.QUEUED, 0)
+        words = [f"{standing.total()} builds run, {waiting} wait"]
+        if self._is_stopping:
+            count = len(self.entrance.site.channels)
+            words = [f"stopping: {count} connections are open"]
+        wrong = [each for each in self.health.last() if not each.is_ok]
+        words += [f"{each.name}: {each.detail}" for each in wrong]
+        return "; ".join(words)
+
     def stop(self) -> None:
         """Begin nothing from now on, and give up what is being read."""
         self._is_stopping = True
         for timer in self._timers.values():
             if timer.active():
                 timer.cancel()
+        self._lag.stop()
         self.scrubber.stop()
         self.archives.stop()
 

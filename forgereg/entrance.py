@@ -17,6 +17,7 @@ from forgereg.flow.status import Overview
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
 from forgereg.lines import masked
+from forgereg.metrics import Metrics
 from forgereg.values import written
 from forgereg.web.api import Api
 from forgereg.web.applications import ApplicationFiles
@@ -30,6 +31,7 @@ from forgereg.web.manifests import Manifests
 from forgereg.web.pages import Pages
 from forgereg.web.patience import Limits
 from forgereg.web.probes import Probes
+from forgereg.web.scrape import Scrape
 from forgereg.web.site import RegistrySite, Room
 from forgereg.web.static import Static
 from forgereg.web.status import Setting, StatusPage
@@ -55,6 +57,7 @@ class Entrance:
     _now: Callable[[], float]
     _new_id: Callable[[], str]
     _in_thread: InThread
+    _metrics: Metrics
     guard: Guard = field(init=False, factory=Guard)
     clients: Clients = field(init=False, factory=Clients)
     codings: Codings = field(init=False)
@@ -82,7 +85,14 @@ class Entrance:
             self._overview,
             lambda: (len(self.site.channels), self.site.busy),
         )
-        self.site = RegistrySite(self.api, self._rooms())
+        self.site = RegistrySite(
+            self.api,
+            self._rooms(),
+            self.clients,
+            self.guard,
+            self._now,
+            self._metrics,
+        )
 
     def _api(self) -> Api:
         settings = self._settings
@@ -121,6 +131,7 @@ class Entrance:
             settings.max_tag_length,
             self._new_id,
         )
+        scrape = Scrape(self._metrics, self._in_thread, self._new_id)
         probes = Room(Probes(self._health, self._new_id).app.resource())
         return {
             b"healthz": probes,
@@ -128,6 +139,7 @@ class Entrance:
             b"-/api": Room(control.app.resource(), CONTROL_BODY),
             b"-/applications": Room(files.app.resource()),
             b"-/hooks": Room(self.hooks.app.resource(), HOOKS_BODY),
+            b"metrics": Room(scrape.app.resource()),
             b"-/static": Room(self.pages.static.app.resource()),
             b"-/status": Room(self.status.app.resource()),
         }

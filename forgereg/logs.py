@@ -27,7 +27,7 @@ from twisted.logger import (
     LogLevelFilterPredicate,
     globalLogPublisher,
 )
-from zope.interface import implementer, provider
+from zope.interface import implementer
 
 from forgereg.lines import json_line, message, summary, text_line, visible
 
@@ -75,16 +75,19 @@ def writing(usual: object) -> ILogObserver:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     if not isinstance(usual, FileLogObserver):
-        return _to_syslog
+        return _Syslog()
     usual.formatEvent = lambda event: (line := _line(event)) and f"{line}\n"
     return usual
 
 
-@provider(ILogObserver)
-def _to_syslog(event: LogEvent) -> None:
-    priority = _PRIORITIES[event.get("log_level") or LogLevel.info]
-    for part in _line(event).splitlines():
-        syslog.syslog(priority, part)
+@implementer(ILogObserver)
+class _Syslog:
+    """Writes to syslog, each event with the priority of its level."""
+
+    def __call__(self, event: LogEvent) -> None:
+        priority = _PRIORITIES[event.get("log_level") or LogLevel.info]
+        for part in _line(event).splitlines():
+            syslog.syslog(priority, part)
 
 
 def _line(event: LogEvent) -> str:

@@ -7,6 +7,7 @@ whoever asked for it; only an operator, or the end of the registry, ends it earl
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from forgereg.flow.report import Report, State
 from forgereg.flow.slots import Slots
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
+from forgereg.metrics import Metrics, timed
 from forgereg.oci.errors import (
     BuildCancelled,
     BuildOver,
@@ -66,6 +68,7 @@ class Builds:
     _open_log: Callable[[str], BuildLog]
     _forget_logs: Callable[[Sequence[str]], None]
     _in_thread: InThread
+    _metrics: Metrics = field(factory=Metrics)
     _history: History = field(init=False)
     _pulls: Once[Hashable, Any] = field(init=False, factory=Once)
     _flights: dict[Hashable, Build] = field(init=False, factory=dict)
@@ -78,6 +81,17 @@ class Builds:
 
     def __attrs_post_init__(self) -> None:
         self._history = History(self._records, self._in_thread)
+        self.slots.tell("build", self._metrics)
+        for state in State:
+            if state.is_over:
+                self._metrics.builds.labels(state.value)
+        self._metrics.watch(self._measure)
+
+    def _measure(self) -> None:
+        states = Counter(build.state for build in self._active.values())
+        for state in State:
+            if not state.is_over:
+                self._metrics.active_builds.labels(state.value).set(states[state])
 
     def pull(
         self,
@@ -167,6 +181,8 @@ class Builds:
         build.end(state, None if forget else why)
         if forget:
             self._history.forget(build.id)
+        else:
+            self._metrics.builds.labels(state.value).inc()
         if build.log is not None:
             Deferred.fromCoroutine(self._close(build.id, build.log, forget))
 
@@ -225,7 +241,9 @@ class Builds:
             try:
                 async with self.slots.turn(build, State.BUILDING):
                     start = self._clock()
-                    output = await work()
+                    with timed(self._metrics.build_seconds, self._clock):
+                        output = await work()
+                    build.nix_seconds = self._clock() - start
             finally:
                 del self._owners[derivation]
             _log.info(
@@ -233,7 +251,7 @@ class Builds:
                 image=build.image,
                 drv=derivation,
                 output=output,
-                seconds=self._clock() - start,
+                seconds=build.nix_seconds,
             )
             return output
 
@@ -256,6 +274,12 @@ class Builds:
         found = (build.derivation for build in self._flights.values())
         return {derivation for derivation in found if derivation is not None}
 
+    @property
+    def standing(self) -> Counter[State]:
+        """How many builds that are not over stand where."""
+        states = (build.state for build in self._active.values())
+        return Counter(state for state in states if state is not None)
+
     def _changed(self, build: Build) -> None:
         report = build.report()
         if report.state.is_over:
@@ -266,7 +290,8 @@ class Builds:
 
     async def begin(self) -> None:
         """Mark what the last end of the registry interrupted."""
-        await self._history.interrupt()
+        count = await self._history.interrupt()
+        self._metrics.builds.labels(State.INTERRUPTED.value).inc(count)
 
     async def stop(self) -> None:
         """Wait until all that is to be remembered is."""

@@ -25,6 +25,7 @@ from forgereg.flow.report import State
 from forgereg.flow.slots import Slots
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
+from forgereg.metrics import Metrics, timed
 from forgereg.nix.build import Nix
 from forgereg.nix.flake import (
     Command,
@@ -124,6 +125,7 @@ class Flake:
     _lookups: Slots
     _now: Callable[[], float]
     _in_thread: InThread
+    _metrics: Metrics = field(factory=Metrics)
     trouble: str | None = field(init=False, default=None)
     #: flake ref, as configured or at a revision → locked flake ref
     _resolutions: LRUCache[str, _Looked[str]] = field(init=False)
@@ -406,33 +408,47 @@ class Flake:
         answer = await self._ask(errand, locked, query)
         return read_package(answer, wanted, self.shown, self.path)
 
-    async def listed(self, errand: Errand, locked: str) -> list[dict[str, Any]]:
+    async def listed(
+        self, errand: Errand, locked: str, *, details: bool = False
+    ) -> list[dict[str, Any]]:
         """
         List what the locked flake has, without building any of it.
 
         :returns: for each package ``name``, ``image`` and ``containers`` (whether it
-            has them), ``entries`` (names in its containers, where they are known).
+            has them), ``entries`` (names in its containers, where they are known); with
+            details ``version`` and ``description`` (None where it has none),
+            ``licences`` and ``homepages``, each text of at most 1,000 bytes.
         """
+        query = catalogue_query(details=details)
         listed: list[dict[str, Any]] = await self._ask(
-            errand, locked, catalogue_query(), builds=False
+            errand, locked, query, builds=False
         )
         return listed
+
+    def question(self, wanted: Wanted) -> str:
+        """Give what the answer to `package` is remembered by, beside the locked ref."""
+        return self._question(package_query(wanted.attribute, wanted.output))
+
+    def _question(self, query: str) -> str:
+        asked = f"{self._command.system}\n{query}"
+        return hashlib.sha256(asked.encode()).hexdigest()
 
     async def _ask(
         self, errand: Errand, locked: str, query: str, *, builds: bool = True
     ) -> Any:
-        asked = f"{self._command.system}\n{query}"
-        question = hashlib.sha256(asked.encode()).hexdigest()
+        question = self._question(query)
 
         async def ask() -> Any:
             known = await self._in_thread(self._records.answer, locked, question)
+            self._metrics.cache("evaluation").count(known is not None)
             if known is not None:
                 return json.loads(known)
             async with self._evaluations.turn(errand, State.EVALUATING):
-                nix = await self._ready()
-                answer = await nix.evaluate(
-                    errand, locked, query, builds=builds, limit=self._policy.evaluation
-                )
+                nix, limit = await self._ready(), self._policy.evaluation
+                with timed(self._metrics.evaluation_seconds, self._now):
+                    answer = await nix.evaluate(
+                        errand, locked, query, builds=builds, limit=limit
+                    )
             # What is not there is not remembered: anyone may ask for anything.
             is_there = not isinstance(answer, dict) or answer.get("status") == "ok"
             if is_there and is_pure(locked):

@@ -28,6 +28,7 @@ from forgereg.flow.report import Report
 from forgereg.flow.source import Source
 from forgereg.flow.threads import InThread, or_drop
 from forgereg.logs import logger
+from forgereg.metrics import Cache, Metrics
 from forgereg.nix.refs import LATEST
 from forgereg.oci.errors import (
     ArchiveInvalid,
@@ -107,10 +108,15 @@ class Registry:
     _in_thread: InThread
     _cache_size: int
     _pulled: Callable[[Name, Digest, Tag | None], None] = _ignore
+    _metrics: Metrics = field(factory=Metrics)
     _manifests: LRUCache[tuple[Name, Digest], Manifest] = field(init=False)
+    _in_memory: Cache = field(init=False)
+    _on_disk: Cache = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._manifests = LRUCache(self._cache_size)
+        self._in_memory = self._metrics.cache("manifest")
+        self._on_disk = self._metrics.cache("blob")
 
     def _find(self, name: Name) -> tuple[Flake, Wanted]:
         """
@@ -188,6 +194,7 @@ class Registry:
 
     async def _by_digest(self, name: Name, digest: Digest) -> Manifest:
         known = self._manifests.get((name, digest))
+        self._in_memory.count(known is not None)
         if known is None:
             known = await self._in_thread(self._records.manifest, name, digest)
         if known is None:
@@ -200,6 +207,7 @@ class Registry:
         if _REFERRERS_TAG.fullmatch(tag.text):
             raise ReferrersUnknown(f"{name} has no signatures or other referrers")
         forms = self._images.known(wish)
+        self._in_memory.count(forms is not None)
         if forms is None:
             key = await self._key(wish, client)
             forms = await self._pull(wish, client, key)[1]
@@ -301,6 +309,7 @@ class Registry:
         self, name: Name, digest: Digest, client: str
     ) -> tuple[KnownBlob, Source]:
         known, source = await self._open(name, digest)
+        self._on_disk.count(source is not None)
         errand = self.errand(f"{name}@{digest}", client)
         if source is None:
             source = await self._layers.unpack(errand, name, known)

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from forgereg.blobs.scrub import Scrub
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
+from forgereg.metrics import Metrics
 
 _log = logger(__name__)
 
@@ -61,6 +62,7 @@ class Scrubber:
     _days: Callable[[], float]
     _clock: IReactorTime
     _in_thread: InThread
+    _metrics: Metrics = field(factory=Metrics)
     round: Round | None = field(init=False, default=None)
     _timer: IDelayedCall | None = field(init=False, default=None)
     _is_stopped: bool = field(init=False, default=False)
@@ -121,6 +123,9 @@ class Scrubber:
             self._since, self._read = begin, 0
         step = await self._in_thread(self._scrub.step, STEP)
         self._is_between = step.is_between
+        self._metrics.scrubbed_blobs.inc(step.files)
+        self._metrics.scrubbed_bytes.inc(step.bytes)
+        self._metrics.damaged_blobs.inc(step.damaged)
         self._read += step.bytes
         self._count(begin, step.bytes)
         if not step.bytes:

@@ -48,9 +48,7 @@ def answered(request: Request, user: str | None) -> Answered:
         header_text(request.clientproto) or "-",
         _CLIENT_LEFT if has_left else request.code,
         request.sentLength,
-        *(
-            header_text(headers.getRawHeaders(name, [None])[0])
-            for name in (b"referer", b"user-agent")
-        ),
+        header_text(headers.getRawHeaders(b"referer", [None])[0]),
+        header_text(headers.getRawHeaders(b"user-agent", [None])[0]),
         user,
     )

@@ -1,5 +1,5 @@
 """
-What a client calls the registry, as references to images have it.
+What a client calls the registry, as references to images have it, and whether in TLS.
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ def host_of(request: Request, clients: Clients) -> str:
     host, port = match["host"].lower(), match["port"] or ""
     # Clients take a first word for a host only if it looks like one.
     if not port and "." not in host and host != "localhost":
-        scheme = clients.told_by_proxy(request, "x-forwarded-proto")
-        port = ":443" if request.isSecure() or scheme == "https" else ":80"
+        port = ":443" if is_tls(request, clients) else ":80"
     return host + port
+
+
+def is_tls(request: Request, clients: Clients) -> bool:
+    """Say whether the client speaks TLS, if only to a proxy that is believed."""
+    scheme = clients.told_by_proxy(request, "x-forwarded-proto")
+    return request.isSecure() or scheme == "https"
