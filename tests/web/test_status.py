@@ -98,7 +98,7 @@ def test_sweep(served: Served) -> None:
     assert "Last sweep none since the start" in text(served)
     served.pull("packages/hello")
     Deferred.fromCoroutine(served.assembly.works.sweep(dry_run=False))
-    assert "Last sweep just now: let go of 0 images" in text(served)
+    assert "Last sweep just now : let go of 0 images" in text(served)
 
 
 def test_disk_that_does_not_answer(served: Served) -> None:
