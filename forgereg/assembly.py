@@ -28,6 +28,7 @@ from forgereg.flow.applications import Applications
 from forgereg.flow.archives import Archives
 from forgereg.flow.buildlog import BuildLog
 from forgereg.flow.builds import Builds
+from forgereg.flow.catalogue import Catalogue
 from forgereg.flow.contents import Contents
 from forgereg.flow.encodings import Encodings
 from forgereg.flow.failures import Failures
@@ -289,6 +290,9 @@ class Assembly:
             self.health,
             self._overview(logs),
             Applications(self.registry, self.archives, store, in_thread),
+            Catalogue(
+                self.registry, self.records, machine.clock, machine.now, in_thread
+            ),
             machine.clock,
             machine.now,
             machine.new_id,

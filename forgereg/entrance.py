@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from forgereg.config import TABLE, Row, Settings
 from forgereg.flow.applications import Applications
+from forgereg.flow.catalogue import Catalogue
 from forgereg.flow.health import Health
 from forgereg.flow.registry import Registry
 from forgereg.flow.status import Overview
@@ -25,6 +26,7 @@ from forgereg.web.coding import Codings
 from forgereg.web.control import MAX_BODY as CONTROL_BODY
 from forgereg.web.control import Control
 from forgereg.web.guard import Clients, Guard
+from forgereg.web.home import Home
 from forgereg.web.hooks import MAX_BODY as HOOKS_BODY
 from forgereg.web.hooks import Hooks
 from forgereg.web.manifests import Manifests
@@ -53,6 +55,7 @@ class Entrance:
     _health: Health
     _overview: Overview
     _applications: Applications
+    _catalogue: Catalogue
     _clock: IReactorTime
     _now: Callable[[], float]
     _new_id: Callable[[], str]
@@ -133,7 +136,9 @@ class Entrance:
         )
         scrape = Scrape(self._metrics, self._in_thread, self._new_id)
         probes = Room(Probes(self._health, self._new_id).app.resource())
+        home = Home(self._catalogue, self.pages)
         return {
+            b"": Room(home.app.resource()),
             b"healthz": probes,
             b"readyz": probes,
             b"-/api": Room(control.app.resource(), CONTROL_BODY),
