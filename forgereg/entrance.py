@@ -172,7 +172,7 @@ def _shown(row: Row, now: Settings, given: Settings) -> Setting:
     """
     value, next_value = getattr(now, row.name), getattr(given, row.name)
     # Some depend on the machine, and are nobody's choice there.
-    is_default = "{" in row.default or value == row.read(row.default)
+    is_usual = "{" in row.default or value == row.read(row.default)
     after = None if next_value == value else masked(written(next_value))
     return Setting(
         row.variable,
@@ -180,6 +180,6 @@ def _shown(row: Row, now: Settings, given: Settings) -> Setting:
         row.unit,
         row.help,
         row.live,
-        is_default,
+        is_usual and after is None,
         after,
     )

@@ -34,7 +34,7 @@ from forgereg.records.buildlogs import BuildLogs
 #: How long a disk is waited for, in seconds.
 MOST_SECONDS = 2.0
 #: How long what was found there is told again, in seconds: images take longer to count.
-_FRESH_SECONDS, _IMAGES_SECONDS = 5.0, 60.0
+_FRESH_SECONDS, _IMAGES_SECONDS = 4.0, 15.0
 _NO_ANSWER = (TimeoutError, RegistryError, SQLAlchemyError, OSError)
 
 
@@ -45,13 +45,15 @@ class Space:
 
     :ivar used: in bytes; None where it is not known yet.
     :ivar most: how much it may take, in bytes; 0 for any.
-    :ivar note: what is to be known of it.
+    :ivar setting: the variable that says so; empty for none.
+    :ivar note: what else is to be known of it.
     """
 
     name: str
     used: int | None
-    most: int
-    note: str
+    most: int = 0
+    setting: str = ""
+    note: str = ""
 
 
 @frozen
@@ -225,19 +227,19 @@ class Overview:
     def _spaces(self) -> list[Space]:
         disk, images = self._disk, self._images
         blobs, budget = self._blobs, self._budget()
-        is_counted = blobs.is_surveyed
         return [
             Space(
-                "Disk of the state directory",
+                "State directory's disk",
                 None if disk is None else disk.total - disk.free,
                 0 if disk is None else disk.total,
-                "" if disk is None else f"{disk.free / 2**30:.1f} GiB are free",
+                note="" if disk is None else f"{disk.free / 2**30:.1f} GiB are free",
             ),
             Space(
                 "Unpacked layers",
                 blobs.bytes,
                 blobs.max_bytes,
-                "FORGE_BLOBS_SIZE" if is_counted else "still being counted",
+                "FORGE_BLOBS_SIZE",
+                "" if blobs.is_surveyed else "still being counted",
             ),
             Space(
                 "Images that are kept",
@@ -248,8 +250,7 @@ class Overview:
             Space(
                 "Logs of builds",
                 None if disk is None else disk.logs,
-                0,
-                "up to FORGE_BUILD_LOG_SIZE each, for FORGE_BUILD_LOG_DAYS",
+                setting="FORGE_BUILD_LOG_DAYS",
             ),
         ]
 

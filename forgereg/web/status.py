@@ -22,6 +22,7 @@ class Setting:
     What an operator has set, without secrets.
 
     :ivar value: as it is now; empty for none.
+    :ivar is_default: whether nobody has set it.
     :ivar is_live: whether a change takes effect without a restart.
     :ivar next_value: what it is after a restart, where that is something else.
     """
