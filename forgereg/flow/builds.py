@@ -293,6 +293,11 @@ class Builds:
             await log.close()
         await self._history.save()
 
+    @property
+    def under_way(self) -> list[Report]:
+        """The builds that are not over, in no order."""
+        return [build.report() for build in self._active.values()]
+
     async def newest(self, most: int) -> list[Report]:
         """List builds: those under way, then the others; the newest first."""
         active = [build.report() for build in reversed(self._active.values())]
