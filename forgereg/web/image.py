@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from http import HTTPStatus
 from typing import Any, Protocol
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 from attrs import define, frozen
 from klein import Klein
@@ -153,7 +153,7 @@ class ImagePages:
         """Have an image built, and show the build."""
         self._pages.guard.check(request)
         name = parse_name(path, self._max_name_length)
-        tag = parse_reference(_word(request, b"tag") or LATEST, self._max_tag_length)
+        tag = parse_reference(_sent(request, "tag") or LATEST, self._max_tag_length)
         if not isinstance(tag, Tag):
             raise RequestInvalid("a digest cannot be built: name a tag")
         report = await self._works.start(f"{name}:{tag}", self._client_of(request))
@@ -245,6 +245,19 @@ def chart_of(pulls: PullDays) -> Chart:
         sum(pulls.by_tag),
         sum(pulls.by_digest),
     )
+
+
+def _sent(request: Request, name: str) -> str:
+    """Give what a form says."""
+    body = request.content.read(MAX_BODY + 1) if request.content else b""
+    if len(body) > MAX_BODY:
+        raise RequestInvalid(f"no more than {MAX_BODY} bytes are read")
+    try:
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
+    except ValueError as e:
+        raise RequestInvalid("what was sent is no form of this page") from e
+    said: str = fields.get(name, [""])[-1]
+    return said.strip()
 
 
 def _word(request: Request, name: bytes) -> str:
