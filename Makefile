@@ -51,7 +51,7 @@ lint: .venv/dev
 	.venv/bin/ruff check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/codespell forgereg tests benchmarks docs scripts examples README.md Makefile
+	.venv/bin/codespell forgereg tests benchmarks deploy docs scripts examples README.md Makefile
 
 .venv/bin/python:
 	scripts/install-packages $(RUN_PACKAGES) $(NIX_PACKAGE)
