@@ -43,6 +43,7 @@ from forgereg.oci.reference import (
 from forgereg.web.answer import (
     JSON,
     break_off,
+    cut,
     fail,
     header,
     hops,
@@ -186,7 +187,7 @@ class Api:
             _log.error("{digest}: {error}", digest=wanted, error=e)
             break_off(request)
         except ClientLeft:
-            pass
+            cut(request)
         finally:
             opening.leave()
         return b""

@@ -19,9 +19,9 @@ from twisted.web.resource import Resource
 
 from forgereg.logs import logger
 from forgereg.metrics import Metrics
-from forgereg.web.answer import repeatable
+from forgereg.web.answer import is_cut, repeatable
 from forgereg.web.api import Api, refuse_method, refuse_path
-from forgereg.web.count import LEFT, OTHER, Count
+from forgereg.web.count import CUT, OTHER, Count
 from forgereg.web.memo import Memo, is_head
 from forgereg.web.problem import problem
 
@@ -196,11 +196,11 @@ class _Request(server.Request):
     def finish(self) -> None:
         super().finish()
         if self.count is not None:
-            self.count.end(self.code, self.sentLength)
+            self.count.end(CUT if is_cut(self) else self.code, self.sentLength)
 
     def connectionLost(self, reason: Failure) -> None:
         if self.count is not None:
-            self.count.end(LEFT, self.sentLength)
+            self.count.end(CUT, self.sentLength)
         super().connectionLost(reason)
 
     def unregisterProducer(self) -> None:
