@@ -28,26 +28,32 @@ from forgereg.flow.applications import Applications
 from forgereg.flow.archives import Archives
 from forgereg.flow.buildlog import BuildLog
 from forgereg.flow.builds import Builds
+from forgereg.flow.catalogue import Catalogue
 from forgereg.flow.contents import Contents
 from forgereg.flow.encodings import Encodings
 from forgereg.flow.failures import Failures
 from forgereg.flow.flakes import Flake
+from forgereg.flow.health import Ground, Health
 from forgereg.flow.images import Images
 from forgereg.flow.lag import Lag
 from forgereg.flow.layers import Layers
 from forgereg.flow.policy import Policy
 from forgereg.flow.pulls import PullLog
 from forgereg.flow.registry import Registry
+from forgereg.flow.report import State
 from forgereg.flow.retention import Budget, Busy
 from forgereg.flow.scrubber import Scrubber
 from forgereg.flow.slots import Slots
+from forgereg.flow.status import Nix as NixStatus
+from forgereg.flow.status import Overview
 from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
-from forgereg.logs import logger
+from forgereg.lines import masked
+from forgereg.logs import Recent, logger
 from forgereg.metrics import Metrics
 from forgereg.nix.build import Limit, Nix, Run
-from forgereg.nix.flake import Command, masked, platform_of
+from forgereg.nix.flake import Command, platform_of
 from forgereg.nix.roots import Roots
 from forgereg.nix.store import Store, store_root
 from forgereg.nix.stream import RunStream, Scripts
@@ -57,6 +63,7 @@ from forgereg.records.buildlogs import BuildLogs
 from forgereg.records.builds import BuildRecords
 from forgereg.records.pulls import Pulls
 from forgereg.records.records import Records
+from forgereg.records.revisions import Revisions
 from forgereg.values import FlakeSetting
 
 _log = logger(__name__)
@@ -84,6 +91,9 @@ class Machine:
     :ivar in_thread: where disk and records are waited for.
     :ivar in_reader: where archives are read: as many at a time as there are cores.
     :ivar in_script: where what scripts write is waited for: they may take for ever.
+    :ivar recent: the last warnings and errors.
+    :ivar version: the registry's own.
+    :ivar nix_version: as nix says it.
     """
 
     state: Path
@@ -98,6 +108,9 @@ class Machine:
     in_reader: InThread
     in_script: InThread
     metrics: Metrics = field(factory=Metrics)
+    recent: Recent = field(factory=Recent)
+    version: str = ""
+    nix_version: str = ""
 
 
 @frozen
@@ -125,6 +138,7 @@ class Assembly:
     sweeper: Sweeper = field(init=False)
     scrubber: Scrubber = field(init=False)
     works: Works = field(init=False)
+    health: Health = field(init=False)
     entrance: Entrance = field(init=False)
     _lag: Lag = field(init=False)
     _evaluations: Slots = field(init=False)
@@ -142,6 +156,8 @@ class Assembly:
         build_records = BuildRecords(self.records.engine)
         logs = BuildLogs(machine.state / "logs")
         pulls = Pulls(self.records.engine)
+        version, nix = machine.version, machine.nix_version.split()[-1:]
+        machine.metrics.info.info({"version": version, "nix_version": "".join(nix)})
         self.failures = Failures(self.policy, clock)
         self._evaluations = Slots(settings.max_evaluations)
         self._evaluations.tell("evaluate", metrics)
@@ -194,8 +210,10 @@ class Assembly:
             self.archives,
             self.records,
             build_records,
+            Revisions(self.records.engine),
             command,
             self.policy,
+            machine.now,
             in_thread,
             settings.cache_size,
         )
@@ -255,11 +273,27 @@ class Assembly:
             machine.now,
             in_thread,
         )
+        ground = Ground(
+            self.records,
+            machine.blobs,
+            machine.run,
+            command,
+            machine.env,
+            self.registry.flakes,
+            # A disk that hangs is one of those that may take for ever.
+            machine.in_script,
+        )
+        self.health = Health(ground.probes(), machine.clock, lambda: self._is_stopping)
         self.entrance = Entrance(
             settings,
             self.registry,
             self.works,
+            self.health,
+            self._overview(logs),
             Applications(self.registry, self.archives, store, in_thread),
+            Catalogue(
+                self.registry, self.records, machine.clock, machine.now, in_thread
+            ),
             machine.clock,
             machine.now,
             machine.new_id,
@@ -272,6 +306,27 @@ class Assembly:
         blobs, metrics = self.machine.blobs, self.machine.metrics
         metrics.blob_bytes.set(blobs.bytes)
         metrics.blob_limit_bytes.set(blobs.max_bytes or inf)
+
+    def _overview(self, logs: BuildLogs) -> Overview:
+        settings, machine = self.settings, self.machine
+        return Overview(
+            machine.version,
+            NixStatus(machine.nix_version, settings.system, masked(settings.store)),
+            self.builds,
+            self._evaluations,
+            self.policy,
+            machine.blobs,
+            logs,
+            self.sweeper,
+            self.scrubber,
+            self.registry.flakes,
+            self.health,
+            machine.recent,
+            self._budget,
+            machine.clock,
+            machine.now,
+            machine.in_script,
+        )
 
     def _budget(self) -> Budget:
         settings = self.settings
@@ -407,6 +462,19 @@ class Assembly:
             await _attempt(self.works.sweep(dry_run=False))
         await _attempt(self.works.tidy())
 
+    @property
+    def status(self) -> str:
+        """Say in a few words what the registry does, and what it lacks."""
+        standing = self.builds.standing
+        waiting = standing.pop(State.QUEUED, 0)
+        words = [f"{standing.total()} builds run, {waiting} wait"]
+        if self._is_stopping:
+            count = len(self.entrance.site.channels)
+            words = [f"stopping: {count} connections are open"]
+        wrong = [each for each in self.health.last() if not each.is_ok]
+        words += [f"{each.name}: {each.detail}" for each in wrong]
+        return "; ".join(words)
+
     def stop(self) -> None:
         """Begin nothing from now on, and give up what is being read."""
         self._is_stopping = True
@@ -465,11 +533,16 @@ def read_secrets(settings: Settings) -> Secrets:
         if path:
             read_token(path)
     return Secrets(
-        _secret(settings.admin_token_file), _secret(settings.hook_secret_file)
+        read_secret(settings.admin_token_file), read_secret(settings.hook_secret_file)
     )
 
 
-def _secret(path: str) -> str | None:
+def read_secret(path: str) -> str | None:
+    """
+    Read a file with one secret; there is none where no path is given. Blocking.
+
+    :raises ValueError: it cannot be read, or is empty; the text names it.
+    """
     if not path:
         return None
     try:

@@ -11,21 +11,25 @@ from typing import Any, cast
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.interfaces import IAddress, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web import http, server
+from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 
-from forgereg.logs import logger
+from forgereg.lines import Access, Answered
+from forgereg.logs import logger, mark, unmark
 from forgereg.metrics import Metrics
+from forgereg.web.access import REQUEST_ID, answered, asked_id, request_ids
 from forgereg.web.answer import is_cut, repeatable
 from forgereg.web.api import Api, refuse_method, refuse_path
 from forgereg.web.count import CUT, OTHER, Count
+from forgereg.web.guard import ADMIN, Clients, Guard
 from forgereg.web.memo import Memo, is_head
 from forgereg.web.problem import problem
 
-_log = logger(__name__)
+_access = logger("forgereg.access")
 
 #: How long a line of a request, and all its headers, may be, in bytes: clients that
 #: pull chunks send a Range of 18 kB, and some put a token in a header.
@@ -57,11 +61,14 @@ class _Channel(http.HTTPChannel):
     _begun = False
     #: the head of the request that is being answered, if it came whole and alone
     asked: bytes | None = None
+    #: the other end's name
+    peer: str
     site: RegistrySite
 
     def connectionMade(self) -> None:
         super().connectionMade()
         self.site.channels.add(self)
+        self.peer = getattr(self.getPeer(), "host", None) or "local"
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpKeepAlive(True)
 
@@ -99,7 +106,7 @@ class _Channel(http.HTTPChannel):
             self._begun = True
             if data.startswith(_TLS_HANDSHAKE):
                 self.write(_NO_TLS)
-                self.site.count_unreadable(HTTPStatus.BAD_REQUEST, 0)
+                self.site.log_unread(self, HTTPStatus.BAD_REQUEST)
                 self._part()
                 return
         if not (self._is_idle() and is_head(data)):
@@ -135,13 +142,13 @@ class _Channel(http.HTTPChannel):
             self._say_no(HTTPStatus.BAD_REQUEST, "the request is not HTTP/1.1")
 
     def _say_no(self, status: HTTPStatus, message: str) -> None:
-        refusal = problem(status, "NAME_INVALID", message)
+        body = problem(status, "NAME_INVALID", message).body
+        request_id = self.site.log_unread(self, status, len(body)).encode()
         self.write(
             b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\nConnection: close\r\n\r\n%b"
-            % (status, status.phrase.encode(), len(refusal.body), refusal.body)
+            b"Content-Length: %d\r\nConnection: close\r\nX-Request-Id: %b\r\n\r\n%b"
+            % (status, status.phrase.encode(), len(body), request_id, body)
         )
-        self.site.count_unreadable(status, len(refusal.body))
         self._part()
 
     def _part(self) -> None:
@@ -165,8 +172,14 @@ def _path_of(target: bytes) -> bytes:
 
 
 class _Request(server.Request):
-    """A request whose body nobody wants, unless it is for one of the rooms."""
+    """
+    A request whose body nobody wants, unless it is for one of the rooms.
 
+    :ivar began_at: when its head was there, by the site's clock; None before.
+    """
+
+    began_at: float | None = None
+    request_id = "-"
     #: None before all of it was read.
     count: Count | None = None
 
@@ -175,6 +188,7 @@ class _Request(server.Request):
         self._kept = bytearray()
         # Twisted tells the request itself only when the body is there.
         channel: Any = self.channel
+        self.began_at = channel.site.reactor.seconds()
         path = _path_of(channel._path).partition(b"?")[0]
         room = channel.site.room(path.split(b"/")[1:])
         # One byte more than is allowed tells that there was more.
@@ -191,7 +205,13 @@ class _Request(server.Request):
         if self._kept:
             # Not before: Twisted would look for forms in it.
             self.content = BytesIO(self._kept)
-        super().process()
+        self.request_id = asked_id(self) or next(site.request_ids)
+        self.setHeader(REQUEST_ID, self.request_id)
+        marked = mark(request_id=self.request_id)
+        try:
+            super().process()
+        finally:
+            unmark(marked)
 
     def finish(self) -> None:
         super().finish()
@@ -201,6 +221,8 @@ class _Request(server.Request):
     def connectionLost(self, reason: Failure) -> None:
         if self.count is not None:
             self.count.end(CUT, self.sentLength)
+        if self.began_at is not None and not self.finished:
+            cast(Any, self.channel).site.log_left(self)
         super().connectionLost(reason)
 
     def unregisterProducer(self) -> None:
@@ -225,6 +247,17 @@ class Room:
 
     resource: Resource
     max_body: int = 0
+
+
+@frozen
+class _Again:
+    """A request that was made before, as far as it says who asks."""
+
+    requestHeaders: Headers  # noqa: N815
+    _address: IAddress
+
+    def getClientAddress(self) -> IAddress:  # noqa: N802
+        return self._address
 
 
 _FindRoom = Callable[[Sequence[bytes]], Room | None]
@@ -261,6 +294,9 @@ class RegistrySite(server.Site):
         self,
         api: Api,
         rooms: Mapping[bytes, Room] | None = None,
+        clients: Clients | None = None,
+        guard: Guard | None = None,
+        now: Callable[[], float] = float,
         metrics: Metrics | None = None,
     ) -> None:
         """
@@ -268,9 +304,15 @@ class RegistrySite(server.Site):
 
         :param rooms: what answers, whatever the method, at paths that begin with
             ``-/<word>``, or are one word; by that, without the slash in front.
+        :param clients: names them, for the access log.
+        :param guard: knows the administrator, for the access log.
+        :param now: gives seconds since the epoch.
         """
         super().__init__(_Front(api, self.room), requestFactory=_Request)
         self._rooms = rooms or {}
+        self._clients = clients or Clients()
+        self._guard = guard or Guard()
+        self.request_ids = request_ids(now)
         self._memo = Memo()
         self.metrics = metrics or Metrics()
         self.metrics.watch(self._measure)
@@ -281,6 +323,11 @@ class RegistrySite(server.Site):
         self.protocol = _Channel  # type: ignore[assignment, method-assign]
         self.displayTracebacks = False
 
+    @property
+    def busy(self) -> int:
+        """How many connections wait for an answer, or for the rest of one."""
+        return sum(bool(channel.requests) for channel in self.channels)
+
     def room(self, path: Sequence[bytes]) -> Room | None:
         """Find who answers at a path, given in parts; None where it is the API."""
         words = path[:2] if path[:1] == [b"-"] else path
@@ -288,38 +335,73 @@ class RegistrySite(server.Site):
 
     def log(self, request: http.Request) -> None:
         """Write the access log, as loud as everything else."""
-        line = self._logFormatter(self._logDateTime, request)
-        _log.info("{line}", line=line)
+        told = self._log_answer(cast(_Request, request))
         answer, channel = repeatable(request), cast(_Channel, request.channel)
         if answer is not None and channel.asked is not None and channel.persistent:
-            log = line.partition(self._logDateTime)[2]
-            answers = cast(Count, cast(_Request, request).count).answers(request.code)
-            self._memo.keep(channel.asked, request, answer, log, answers)
-            self._repeated.count(False)
+            # Who names each request asks no two with the same bytes.
+            if asked_id(request) is None:
+                count = cast(Count, cast(_Request, request).count)
+                answers = count.answers(request.code)
+                self._memo.keep(channel.asked, request, answer, told, answers)
+                self._repeated.count(False)
+
+    def log_left(self, request: _Request) -> None:
+        """Write that the client left before it had everything."""
+        self._log_answer(request, has_left=True)
+
+    def log_unread(
+        self, channel: _Channel, status: HTTPStatus, sent_bytes: int = 0
+    ) -> str:
+        """Tell of a request that could not be read; give the name that it got."""
+        told = Answered("-", "-", "-", status, sent_bytes, None, None, None)
+        request_id = next(self.request_ids)
+        self._log_access(told, channel.peer, 0.0, request_id)
+        self.metrics.answers(OTHER, OTHER, int(status)).count(sent_bytes, 0.0, 0.0)
+        return request_id
+
+    def _log_answer(self, request: _Request, *, has_left: bool = False) -> Answered:
+        user = ADMIN if self._guard.is_shown_token(request) else None
+        told = answered(request, user)
+        now = self.reactor.seconds()
+        seconds = 0.0 if request.began_at is None else now - request.began_at
+        client = self._clients.name(request)
+        self._log_access(told, client, seconds, request.request_id, has_left=has_left)
+        return told
+
+    def _log_access(
+        self,
+        told: Answered,
+        client: str,
+        seconds: float,
+        request_id: str,
+        *,
+        has_left: bool = False,
+    ) -> None:
+        at = str(self._logDateTime)[1:-1]
+        access = Access(told, client, at, seconds, request_id, has_left)
+        _access.info("{access}", access=access)
 
     def answer_again(self, channel: _Channel, asked: bytes) -> bool:
         """Answer as the last time, if that is still the answer."""
         kept = None if self.is_draining else self._memo.find(asked)
         if kept is None:
             return False
-        begin = self.reactor.seconds()
-        pieces = kept.pieces()
+        began_at = self.reactor.seconds()
+        request_id = next(self.request_ids)
+        pieces = kept.pieces(request_id)
         if pieces is None:
             self._memo.drop(asked)
             return False
         channel.resetTimeout()
         channel.writeSequence(pieces)
-        client = getattr(channel.getPeer(), "host", "-")
-        line = f'"{client}" - - {self._logDateTime}{kept.log}'
-        _log.info("{line}", line=line)
-        seconds = self.reactor.seconds() - begin
+        client = channel.peer
+        if kept.headers.hasHeader(b"x-forwarded-for"):
+            client = self._clients.name(_Again(kept.headers, channel.getPeer()))
+        seconds = self.reactor.seconds() - began_at
+        self._log_access(kept.told, client, seconds, request_id)
         kept.answers.count(len(kept.body), seconds, seconds)
         self._repeated.count(True)
         return True
-
-    def count_unreadable(self, status: int, sent: int) -> None:
-        """Count what was refused before it was known what it is."""
-        self.metrics.answers(OTHER, OTHER, int(status)).count(sent, 0.0, 0.0)
 
     def _measure(self) -> None:
         """Tell the metrics what is going on."""
