@@ -43,6 +43,7 @@ from forgereg.oci.reference import (
 from forgereg.web.answer import (
     JSON,
     break_off,
+    cut,
     fail,
     header,
     hops,
@@ -187,7 +188,7 @@ class Api:
             _log.error("{digest}: {error}", digest=wanted, error=e)
             break_off(request)
         except ClientLeft:
-            pass
+            cut(request)
         finally:
             opening.leave()
         return b""

@@ -22,9 +22,9 @@ from forgereg.lines import Access, Answered
 from forgereg.logs import logger, mark, unmark
 from forgereg.metrics import Metrics
 from forgereg.web.access import REQUEST_ID, answered, asked_id, request_ids
-from forgereg.web.answer import repeatable
+from forgereg.web.answer import is_cut, repeatable
 from forgereg.web.api import Api, refuse_method, refuse_path
-from forgereg.web.count import LEFT, OTHER, Count
+from forgereg.web.count import CUT, OTHER, Count
 from forgereg.web.guard import ADMIN, Clients, Guard
 from forgereg.web.memo import Memo, is_head
 from forgereg.web.problem import problem
@@ -216,11 +216,11 @@ class _Request(server.Request):
     def finish(self) -> None:
         super().finish()
         if self.count is not None:
-            self.count.end(self.code, self.sentLength)
+            self.count.end(CUT if is_cut(self) else self.code, self.sentLength)
 
     def connectionLost(self, reason: Failure) -> None:
         if self.count is not None:
-            self.count.end(LEFT, self.sentLength)
+            self.count.end(CUT, self.sentLength)
         if self.began_at is not None and not self.finished:
             cast(Any, self.channel).site.log_left(self)
         super().connectionLost(reason)
