@@ -34,6 +34,8 @@
                 isal
                 jinja2
                 klein
+                opentelemetry-exporter-otlp-proto-http
+                opentelemetry-sdk
                 python-dotenv
                 pyyaml
                 rich

@@ -60,6 +60,7 @@ from forgereg.records.buildlogs import BuildLogs
 from forgereg.records.builds import BuildRecords
 from forgereg.records.pulls import Pulls
 from forgereg.records.records import Records
+from forgereg.traces import NoTraces, Tracer
 from forgereg.values import FlakeSetting
 
 _log = logger(__name__)
@@ -88,6 +89,7 @@ class Machine:
     :ivar in_reader: where archives are read: as many at a time as there are cores.
     :ivar in_script: where what scripts write is waited for: they may take for ever.
     :ivar recent: the last warnings and errors.
+    :ivar tracer: keeps traces.
     """
 
     state: Path
@@ -103,6 +105,7 @@ class Machine:
     in_script: InThread
     recent: Recent = field(factory=Recent)
     metrics: Metrics = field(factory=Metrics)
+    tracer: Tracer = field(factory=NoTraces)
 
 
 @frozen
@@ -168,6 +171,7 @@ class Assembly:
             logs.forget,
             in_thread,
             metrics,
+            machine.tracer,
         )
         scripts = Scripts(
             machine.run_stream,
@@ -283,6 +287,7 @@ class Assembly:
             machine.new_id,
             in_thread,
             metrics,
+            machine.tracer,
         )
         self.apply(settings, self.secrets)
 

@@ -16,6 +16,7 @@ from forgereg.flow.registry import Registry
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
 from forgereg.metrics import Metrics
+from forgereg.traces import Tracer
 from forgereg.web.api import Api
 from forgereg.web.applications import ApplicationFiles
 from forgereg.web.coding import Codings
@@ -53,6 +54,7 @@ class Entrance:
     _new_id: Callable[[], str]
     _in_thread: InThread
     _metrics: Metrics
+    _tracer: Tracer
     guard: Guard = field(init=False, factory=Guard)
     clients: Clients = field(init=False, factory=Clients)
     codings: Codings = field(init=False)
@@ -64,6 +66,7 @@ class Entrance:
     def __attrs_post_init__(self) -> None:
         self.codings = Codings(self.clients)
         self.api = self._api()
+        self.api.tracer = self._tracer
         self.hooks = Hooks(None, self._works.pushed, self._new_id)
         self.guard.is_told = self._settings.port.startswith("haproxy:")
         self.pages = Pages(
@@ -81,6 +84,7 @@ class Entrance:
             self.clients,
             self.guard,
             self._now,
+            self._tracer,
         )
 
     def _api(self) -> Api:
