@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.daemon import ROOT, flake, registry
+from tests.daemon import registry
 
 
 @contextmanager
@@ -60,16 +60,14 @@ def spans(came: list[ExportTraceServiceRequest]) -> dict[bytes, list[Span]]:
     return found
 
 
-def test_a_pull(tmp_path: Path) -> None:
+def test_a_pull(tmp_path: Path, example: str, store: Path) -> None:
     """A pull with a real nix is one trace: lock, evaluate, build, read, send."""
-    served = flake(ROOT / "examples" / "forge", tmp_path / "flake")
-    store = f"{tmp_path}/nix"
     with collector() as (where, came):
         with registry(
             tmp_path,
-            served,
+            example,
             "--store",
-            store,
+            str(store),
             OTEL_EXPORTER_OTLP_ENDPOINT=where,
             OTEL_BSP_SCHEDULE_DELAY="200",
         ) as running:
