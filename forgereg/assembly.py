@@ -28,6 +28,7 @@ from forgereg.flow.applications import Applications
 from forgereg.flow.archives import Archives
 from forgereg.flow.buildlog import BuildLog
 from forgereg.flow.builds import Builds
+from forgereg.flow.catalogue import Catalogue
 from forgereg.flow.contents import Contents
 from forgereg.flow.encodings import Encodings
 from forgereg.flow.failures import Failures
@@ -43,6 +44,8 @@ from forgereg.flow.report import State
 from forgereg.flow.retention import Budget, Busy
 from forgereg.flow.scrubber import Scrubber
 from forgereg.flow.slots import Slots
+from forgereg.flow.status import Nix as NixStatus
+from forgereg.flow.status import Overview
 from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
@@ -60,6 +63,7 @@ from forgereg.records.buildlogs import BuildLogs
 from forgereg.records.builds import BuildRecords
 from forgereg.records.pulls import Pulls
 from forgereg.records.records import Records
+from forgereg.records.revisions import Revisions
 from forgereg.traces import NoTraces, Tracer
 from forgereg.values import FlakeSetting
 
@@ -89,6 +93,8 @@ class Machine:
     :ivar in_reader: where archives are read: as many at a time as there are cores.
     :ivar in_script: where what scripts write is waited for: they may take for ever.
     :ivar recent: the last warnings and errors.
+    :ivar version: the registry's own.
+    :ivar nix_version: as nix says it.
     :ivar tracer: keeps traces.
     """
 
@@ -103,8 +109,10 @@ class Machine:
     in_thread: InThread
     in_reader: InThread
     in_script: InThread
-    recent: Recent = field(factory=Recent)
     metrics: Metrics = field(factory=Metrics)
+    recent: Recent = field(factory=Recent)
+    version: str = ""
+    nix_version: str = ""
     tracer: Tracer = field(factory=NoTraces)
 
 
@@ -151,6 +159,8 @@ class Assembly:
         build_records = BuildRecords(self.records.engine)
         logs = BuildLogs(machine.state / "logs")
         pulls = Pulls(self.records.engine)
+        version, nix = machine.version, machine.nix_version.split()[-1:]
+        machine.metrics.info.info({"version": version, "nix_version": "".join(nix)})
         self.failures = Failures(self.policy, clock)
         self._evaluations = Slots(settings.max_evaluations)
         self._evaluations.tell("evaluate", metrics)
@@ -204,8 +214,10 @@ class Assembly:
             self.archives,
             self.records,
             build_records,
+            Revisions(self.records.engine),
             command,
             self.policy,
+            machine.now,
             in_thread,
             settings.cache_size,
         )
@@ -281,7 +293,11 @@ class Assembly:
             self.registry,
             self.works,
             self.health,
+            self._overview(logs),
             Applications(self.registry, self.archives, store, in_thread),
+            Catalogue(
+                self.registry, self.records, machine.clock, machine.now, in_thread
+            ),
             machine.clock,
             machine.now,
             machine.new_id,
@@ -295,6 +311,27 @@ class Assembly:
         blobs, metrics = self.machine.blobs, self.machine.metrics
         metrics.blob_bytes.set(blobs.bytes)
         metrics.blob_limit_bytes.set(blobs.max_bytes or inf)
+
+    def _overview(self, logs: BuildLogs) -> Overview:
+        settings, machine = self.settings, self.machine
+        return Overview(
+            machine.version,
+            NixStatus(machine.nix_version, settings.system, masked(settings.store)),
+            self.builds,
+            self._evaluations,
+            self.policy,
+            machine.blobs,
+            logs,
+            self.sweeper,
+            self.scrubber,
+            self.registry.flakes,
+            self.health,
+            machine.recent,
+            self._budget,
+            machine.clock,
+            machine.now,
+            machine.in_script,
+        )
 
     def _budget(self) -> Budget:
         settings = self.settings
@@ -501,11 +538,16 @@ def read_secrets(settings: Settings) -> Secrets:
         if path:
             read_token(path)
     return Secrets(
-        _secret(settings.admin_token_file), _secret(settings.hook_secret_file)
+        read_secret(settings.admin_token_file), read_secret(settings.hook_secret_file)
     )
 
 
-def _secret(path: str) -> str | None:
+def read_secret(path: str) -> str | None:
+    """
+    Read a file with one secret; there is none where no path is given. Blocking.
+
+    :raises ValueError: it cannot be read, or is empty; the text names it.
+    """
     if not path:
         return None
     try:

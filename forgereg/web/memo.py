@@ -47,15 +47,15 @@ class Kept:
     An answer.
 
     :ivar told: what the access log has of it.
-    :ivar answers: where it is counted.
     :ivar headers: of the request.
+    :ivar answers: where it is counted.
     """
 
     head: bytes
     body: bytes
     told: Answered
-    answers: Answers
     headers: Headers
+    answers: Answers
     _holds: Callable[[], bool]
 
     def pieces(self, request_id: str) -> list[bytes] | None:
@@ -103,7 +103,7 @@ class Memo:
         body = answer.body if request.sentLength else b""
         head = b"\r\n".join([*lines, b"X-Request-Id: "])
         headers = request.requestHeaders
-        self._kept[asked] = Kept(head, body, told, answers, headers, answer.holds)
+        self._kept[asked] = Kept(head, body, told, headers, answers, answer.holds)
 
     def drop(self, asked: bytes) -> None:
         """Forget an answer that is another one now."""

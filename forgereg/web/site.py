@@ -108,7 +108,6 @@ class _Channel(http.HTTPChannel):
             if data.startswith(_TLS_HANDSHAKE):
                 self.write(_NO_TLS)
                 self.site.log_unread(self, HTTPStatus.BAD_REQUEST)
-                self.site.count_unreadable(HTTPStatus.BAD_REQUEST, 0)
                 self._part()
                 return
         if not (self._is_idle() and is_head(data)):
@@ -151,7 +150,6 @@ class _Channel(http.HTTPChannel):
             b"Content-Length: %d\r\nConnection: close\r\nX-Request-Id: %b\r\n\r\n%b"
             % (status, status.phrase.encode(), len(body), request_id, body)
         )
-        self.site.count_unreadable(status, len(body))
         self._part()
 
     def _part(self) -> None:
@@ -300,10 +298,10 @@ class RegistrySite(server.Site):
         self,
         api: Api,
         rooms: Mapping[bytes, Room] | None = None,
-        metrics: Metrics | None = None,
         clients: Clients | None = None,
         guard: Guard | None = None,
         now: Callable[[], float] = float,
+        metrics: Metrics | None = None,
         tracer: Tracer | None = None,
     ) -> None:
         """
@@ -332,6 +330,11 @@ class RegistrySite(server.Site):
         self.protocol = _Channel  # type: ignore[assignment, method-assign]
         self.displayTracebacks = False
 
+    @property
+    def busy(self) -> int:
+        """How many connections wait for an answer, or for the rest of one."""
+        return sum(bool(channel.requests) for channel in self.channels)
+
     def room(self, path: Sequence[bytes]) -> Room | None:
         """Find who answers at a path, given in parts; None where it is the API."""
         words = path[:2] if path[:1] == [b"-"] else path
@@ -356,10 +359,11 @@ class RegistrySite(server.Site):
     def log_unread(
         self, channel: _Channel, status: HTTPStatus, sent_bytes: int = 0
     ) -> str:
-        """Write that a request could not be read; give the name that it got."""
+        """Tell of a request that could not be read; give the name that it got."""
         told = Answered("-", "-", "-", status, sent_bytes, None, None, None)
         request_id = next(self.request_ids)
         self._log_access(told, channel.peer, 0.0, request_id)
+        self.metrics.answers(OTHER, OTHER, int(status)).count(sent_bytes, 0.0, 0.0)
         return request_id
 
     def _log_answer(self, request: _Request, *, has_left: bool = False) -> Answered:
@@ -419,10 +423,6 @@ class RegistrySite(server.Site):
         kept.answers.count(len(kept.body), seconds, seconds)
         self._repeated.count(True)
         return True
-
-    def count_unreadable(self, status: int, sent: int) -> None:
-        """Count what was refused before it was known what it is."""
-        self.metrics.answers(OTHER, OTHER, int(status)).count(sent, 0.0, 0.0)
 
     def _measure(self) -> None:
         """Tell the metrics what is going on."""

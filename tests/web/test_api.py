@@ -85,7 +85,6 @@ def test_common_headers(served: Served) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/v1/",
         "/v2/x",
         "/v2/packages/hello",
