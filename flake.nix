@@ -35,6 +35,8 @@
                 isal
                 jinja2
                 klein
+                opentelemetry-exporter-otlp-proto-http
+                opentelemetry-sdk
                 prometheus-client
                 python-dotenv
                 pyyaml

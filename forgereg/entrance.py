@@ -20,6 +20,7 @@ from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
 from forgereg.lines import masked
 from forgereg.metrics import Metrics
+from forgereg.traces import Tracer
 from forgereg.values import written
 from forgereg.web.api import Api
 from forgereg.web.applications import ApplicationFiles
@@ -65,6 +66,7 @@ class Entrance:
     _new_id: Callable[[], str]
     _in_thread: InThread
     _metrics: Metrics
+    _tracer: Tracer
     guard: Guard = field(init=False, factory=Guard)
     clients: Clients = field(init=False, factory=Clients)
     codings: Codings = field(init=False)
@@ -77,6 +79,7 @@ class Entrance:
     def __attrs_post_init__(self) -> None:
         self.codings = Codings(self.clients)
         self.api = self._api()
+        self.api.tracer = self._tracer
         self.hooks = Hooks(None, self._works.pushed, self._new_id)
         self.guard.is_told = self._settings.port.startswith("haproxy:")
         self.pages = Pages(
@@ -99,6 +102,7 @@ class Entrance:
             self.guard,
             self._now,
             self._metrics,
+            self._tracer,
         )
 
     def _api(self) -> Api:
