@@ -215,6 +215,7 @@ def _values(view: View, query: Query, host: str, tls: bool) -> Mapping[str, obje
         "shelves": view.shelves,
         "is_empty": not view.entries,
         "is_waiting": any(s.is_reading and not s.is_read for s in view.shelves),
+        "has_kinds": len({entry.kind for entry in view.entries}) > 1,
         "kinds": [(kind, hits.kinds[kind]) for kind in Kind],
         "standings": [(standing, hits.standings[standing]) for standing in Standing],
         "clients": _CLIENTS,

@@ -76,7 +76,8 @@ PATHS = st.lists(PIECES, max_size=7).map("/".join)
 def test_any_path(served: Served, prefix: str, path: str) -> None:
     """Whatever path is asked for, the answer is one that clients understand."""
     answer = ask(served.site, "GET", prefix + path)
-    answer.check()
+    if prefix + path.partition("?")[0] != "/":  # where a page for people is
+        answer.check()
     headed = ask(served.site, "HEAD", prefix + path)
     assert headed.status == answer.status
 
