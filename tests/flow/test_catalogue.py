@@ -110,7 +110,6 @@ def test_image_that_is_built(served: Served) -> None:
     served.nix.pause()
     served.begin("/v2/packages/hello/manifests/latest")
     served.nix.step()
-    served.nix.step()
     found = result_of(shown.view())
     assert found.standing("packages/hello") is Standing.BUILDING
     assert found.build("packages/hello") == served.builds.under_way[0].id
@@ -160,9 +159,9 @@ def test_nobody_waits_for_nix(served: Served) -> None:
     shown = catalogue(served)
     first, second = begin(shown.view()), begin(shown.view())
     served.clock.advance(1)
-    for each in (first, second):
-        assert result_of(each).entries == []
-        assert result_of(each).shelves[0].is_reading
+    for each in map(result_of, (first, second)):
+        assert each.entries == []
+        assert each.shelves[0].is_reading
     served.nix.finish()
     assert len(result_of(shown.view()).entries) == 1
     assert served.nix.counts == (1, 1, 0)
