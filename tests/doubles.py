@@ -293,6 +293,8 @@ class ScriptedNix:
             on_line(line)
         if exit is not None:
             return exit
+        if argv[-1] == "builtins ? getFlake":
+            return Exit(0, b"true\n")
         assert argv[-2] == "--"
         if verb == "path-info":
             return Exit(0, argv[-1].encode() + b"\n")
