@@ -228,6 +228,8 @@ def _count(view: View, query: Query, found: int) -> str:
     """Say how much there is, or was found."""
     if query.q or query.kind or query.state:
         return f"{found:,} of {len(view.entries):,} match"
+    if not view.entries and not all(shelf.is_read for shelf in view.shelves):
+        return ""
     packages = sum(entry.kind is Kind.PACKAGE for entry in view.entries)
     applications = len(view.entries) - packages
     said = [f"{packages:,} package{'s' * (packages != 1)}"]
