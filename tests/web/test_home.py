@@ -218,7 +218,7 @@ def test_application(served: Served) -> None:
         "podman pull --tls-verify=false registry.test:6443/applications/shop/web"
         in page.text
     )
-    assert paths(html) == ["applications/shop/web"]
+    assert paths(html) == ["applications/shop", "applications/shop/web"]
 
 
 CLIENTS = {
