@@ -338,11 +338,12 @@ class Flake:
         refs, _ = await self._list(errand, self._policy.ttl_seconds)
         return names(refs, self.patterns)
 
-    def known_git_tags(self) -> list[str]:
-        """List what `git_tags` listed last, however long ago, without asking anyone."""
-        listed = self._listed
-        found = None if listed is None else listed.found
-        return [] if found is None else names(found, self.patterns)
+    def known_git_tags(self) -> list[str] | None:
+        """Give what `git_tags` gave last, however long ago; None rather than ask git."""
+        if not self.patterns or remote_url(self.ref) is None:
+            return []
+        found = None if self._listed is None else self._listed.found
+        return None if found is None else names(found, self.patterns)
 
     async def _list(
         self, errand: Errand, most_seconds: float
