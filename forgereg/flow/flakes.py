@@ -444,9 +444,14 @@ class Flake:
         return None
 
     async def _recalled(self, locked: str, query: str) -> Any:
-        recall = self._records.answer
-        known = await self._in_thread(recall, locked, self._question(query))
-        return None if known is None else json.loads(known)
+        question = self._question(query)
+
+        def recall() -> Any:
+            # There too, as a list of thousands takes its time to be read.
+            known = self._records.answer(locked, question)
+            return None if known is None else json.loads(known)
+
+        return await self._in_thread(recall)
 
     def question(self, wanted: Wanted) -> str:
         """Give what the answer to `package` is remembered by, beside the locked ref."""
