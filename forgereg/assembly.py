@@ -390,6 +390,7 @@ class Assembly:
             if timer.active():
                 timer.cancel()
         self.scrubber.stop()
+        self.entrance.stop()
         self.archives.stop()
 
     async def end(self) -> None:
