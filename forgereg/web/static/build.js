@@ -81,6 +81,7 @@ function markNow() {
   const ranges = [];
   const walker = document.createTreeWalker(lines, NodeFilter.SHOW_TEXT);
   for (let node = walker.nextNode(); node && ranges.length < 5000; node = walker.nextNode()) {
+    if (node.parentElement.className === "at") continue;
     const text = node.data.toLowerCase();
     for (let at = text.indexOf(wanted); at >= 0; at = text.indexOf(wanted, at + wanted.length)) {
       const range = new Range();
