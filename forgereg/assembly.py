@@ -49,10 +49,11 @@ from forgereg.flow.status import Overview
 from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
+from forgereg.lines import masked
 from forgereg.logs import Recent, logger
 from forgereg.metrics import Metrics
 from forgereg.nix.build import Limit, Nix, Run
-from forgereg.nix.flake import Command, masked, platform_of
+from forgereg.nix.flake import Command, platform_of
 from forgereg.nix.roots import Roots
 from forgereg.nix.store import Store, store_root
 from forgereg.nix.stream import RunStream, Scripts
@@ -532,11 +533,16 @@ def read_secrets(settings: Settings) -> Secrets:
         if path:
             read_token(path)
     return Secrets(
-        _secret(settings.admin_token_file), _secret(settings.hook_secret_file)
+        read_secret(settings.admin_token_file), read_secret(settings.hook_secret_file)
     )
 
 
-def _secret(path: str) -> str | None:
+def read_secret(path: str) -> str | None:
+    """
+    Read a file with one secret; there is none where no path is given. Blocking.
+
+    :raises ValueError: it cannot be read, or is empty; the text names it.
+    """
     if not path:
         return None
     try:

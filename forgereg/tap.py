@@ -148,7 +148,7 @@ def makeService(options: Options) -> IService:
     systemd = Systemd.of(
         os.environ, os.getpid(), reactor, lambda: time.monotonic_ns() // 1000
     )
-    env = _nix_environment(os.environ, settings)
+    env = nix_environment(os.environ, settings)
     try:
         nix_version = check_nix(command, env)
     except NixUnfit as e:
@@ -173,7 +173,7 @@ def makeService(options: Options) -> IService:
     )
 
 
-def _nix_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
+def nix_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """What nix runs with: all that we have, and nothing that could ask a question."""
     env = {
         "XDG_CACHE_HOME": f"{settings.state_dir}/cache",

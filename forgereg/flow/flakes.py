@@ -349,6 +349,12 @@ class Flake:
         refs, _ = await self._list(errand, self._policy.ttl_seconds)
         return names(refs, self.patterns)
 
+    def known_git_tags(self) -> list[str]:
+        """List what `git_tags` listed last, however long ago, without asking anyone."""
+        listed = self._listed
+        found = None if listed is None else listed.found
+        return [] if found is None else names(found, self.patterns)
+
     async def _list(
         self, errand: Errand, most_seconds: float
     ) -> tuple[Refs, str | None]:
@@ -425,6 +431,33 @@ class Flake:
         )
         return listed
 
+    async def last_locked(self) -> str | None:
+        """Give what it was locked to last, however long ago; None: it never was."""
+        await self._recall(self.ref)
+        known = self._resolutions.get(self.ref)
+        return None if known is None else known.found
+
+    async def recall_package(self, locked: str, wanted: Wanted) -> Package | None:
+        """Give what `package` does, or None rather than asking nix."""
+        query = package_query(wanted.attribute, wanted.output)
+        answer = await self._recalled(locked, query)
+        if answer is None:
+            return None
+        return read_package(answer, wanted, self.shown, self.path)
+
+    async def recall_listed(self, locked: str) -> list[dict[str, Any]] | None:
+        """Give what `listed` does, with details or not, or None rather than ask nix."""
+        for details in (True, False):
+            listed = await self._recalled(locked, catalogue_query(details=details))
+            if isinstance(listed, list):
+                return listed
+        return None
+
+    async def _recalled(self, locked: str, query: str) -> Any:
+        recall = self._records.answer
+        known = await self._in_thread(recall, locked, self._question(query))
+        return None if known is None else json.loads(known)
+
     def question(self, wanted: Wanted) -> str:
         """Give what the answer to `package` is remembered by, beside the locked ref."""
         return self._question(package_query(wanted.attribute, wanted.output))
@@ -458,5 +491,7 @@ class Flake:
 
         key = (locked, question)
         return await errand.share(
-            lambda: self._questions.do(key, lambda: self._failures.mind(key, ask))
+            lambda: self._questions.do(
+                key, lambda: self._failures.mind(key, ask, errand.build_id)
+            )
         )

@@ -8,8 +8,11 @@ for all who wait for it, and goes on when they leave.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 from attrs import define, field, frozen
 from cachetools import LRUCache
@@ -124,10 +127,11 @@ class Registry:
 
         :raises NameUnknown: it is of no family that is served here.
         """
-        flake = self._flake(name)
+        flake = self.flake_for(name)
         return flake, parse_wanted(name, flake.prefix)
 
-    def _flake(self, name: Name) -> Flake:
+    def flake_for(self, name: Name) -> Flake:
+        """Give the flake whose names begin as this one does."""
         return next(f for f in self.flakes if name.text.startswith(f.path))
 
     async def manifest(
@@ -350,6 +354,28 @@ class Registry:
         self._layers.trust(source.archive)
         return digest in found
 
+    async def held(self, name: Name, digest: Digest, most_bytes: int) -> bytes | None:
+        """
+        Give a small blob whole, if it lies here: nothing is built or unpacked for it.
+
+        :param most_bytes: how large it may be.
+        """
+
+        def read() -> bytes | None:
+            known = self._records.blob(name, digest)
+            if known is None or known.size > most_bytes:
+                return None
+            source = self._layers.find(known)
+            if source is None:
+                return None
+            with closing(source):
+                fd, offset = source.extent
+                data = os.pread(fd, known.size, offset)
+            hashed = hashlib.new(digest.algorithm, data).hexdigest()
+            return data if hashed == digest.encoded else None
+
+        return await self._in_thread(read)
+
     async def blob_size(self, name: Name, digest: Digest) -> int:
         """
         Say how large a blob is, though its file may be gone.
@@ -465,7 +491,7 @@ class Registry:
         :returns: its store path as ``output``.
         :raises RegistryError: it cannot be had.
         """
-        flake = self._flake(application)
+        flake = self.flake_for(application)
         wanted = parse_application(application, flake.prefix)
         wish = Wish(application, tag, flake, wanted)
         known = None if anew else self._images.known(wish)
