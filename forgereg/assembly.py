@@ -483,6 +483,7 @@ class Assembly:
                 timer.cancel()
         self._lag.stop()
         self.scrubber.stop()
+        self.entrance.stop()
         self.archives.stop()
 
     async def end(self) -> None:

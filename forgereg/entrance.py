@@ -22,18 +22,24 @@ from forgereg.metrics import Metrics
 from forgereg.values import written
 from forgereg.web.api import Api
 from forgereg.web.applications import ApplicationFiles
+from forgereg.web.builds import MAX_BODY as BUILDS_BODY
+from forgereg.web.builds import BuildPages
 from forgereg.web.coding import Codings
 from forgereg.web.control import MAX_BODY as CONTROL_BODY
 from forgereg.web.control import Control
+from forgereg.web.events import Streams
 from forgereg.web.guard import Clients, Guard
 from forgereg.web.home import Home
 from forgereg.web.hooks import MAX_BODY as HOOKS_BODY
 from forgereg.web.hooks import Hooks
+from forgereg.web.login import MAX_BODY as LOGIN_BODY
+from forgereg.web.login import Login
 from forgereg.web.manifests import Manifests
 from forgereg.web.pages import Pages
 from forgereg.web.patience import Limits
 from forgereg.web.probes import Probes
 from forgereg.web.scrape import Scrape
+from forgereg.web.session import Sessions
 from forgereg.web.site import RegistrySite, Room
 from forgereg.web.static import Static
 from forgereg.web.status import Setting, StatusPage
@@ -66,6 +72,8 @@ class Entrance:
     codings: Codings = field(init=False)
     api: Api = field(init=False)
     hooks: Hooks = field(init=False)
+    sessions: Sessions = field(init=False)
+    streams: Streams = field(init=False)
     pages: Pages = field(init=False)
     status: StatusPage = field(init=False)
     site: RegistrySite = field(init=False)
@@ -74,6 +82,9 @@ class Entrance:
         self.codings = Codings(self.clients)
         self.api = self._api()
         self.hooks = Hooks(None, self._works.pushed, self._new_id)
+        self.sessions = Sessions(lambda: self.guard.token, self.clients, self._now)
+        self.streams = Streams(self._clock)
+        self.guard.has_session = self.sessions.is_known
         self.guard.is_told = self._settings.port.startswith("haproxy:")
         self.pages = Pages(
             Static(),
@@ -137,17 +148,37 @@ class Entrance:
         scrape = Scrape(self._metrics, self._in_thread, self._new_id)
         probes = Room(Probes(self._health, self._new_id).app.resource())
         home = Home(self._catalogue, self.pages)
+        login = Login(
+            self.pages, self.sessions, lambda: self.guard.token, clients, self._clock
+        )
+        builds = BuildPages(
+            self.pages,
+            works,
+            self.streams,
+            clients,
+            lambda: bool(self.guard.token),
+            self.sessions.is_known,
+            self._clock,
+            self._now,
+            self._in_thread,
+        )
         return {
             b"": Room(home.app.resource()),
             b"healthz": probes,
             b"readyz": probes,
             b"-/api": Room(control.app.resource(), CONTROL_BODY),
             b"-/applications": Room(files.app.resource()),
+            b"-/builds": Room(builds.app.resource(), BUILDS_BODY),
             b"-/hooks": Room(self.hooks.app.resource(), HOOKS_BODY),
             b"metrics": Room(scrape.app.resource()),
+            b"-/login": Room(login.app.resource(), LOGIN_BODY),
             b"-/static": Room(self.pages.static.app.resource()),
             b"-/status": Room(self.status.app.resource()),
         }
+
+    def stop(self) -> None:
+        """Keep nobody any longer who only watches."""
+        self.streams.stop()
 
     def apply(
         self, settings: Settings, admin_token: str | None, hook_secret: str | None

@@ -98,9 +98,13 @@ class Pages:
             "may_change": self.may_change(request),
             "now": self.now(),
         }
-        render = self._templates.get_template(f"{template}.html").render
-        text = await self.in_thread(lambda: render(shared | values))
+        text = await self.render(template, **(shared | values))
         return text.encode("utf-8", "replace")
+
+    async def render(self, template: str, **values: Any) -> str:
+        """Fill a template for nobody in particular."""
+        render = self._templates.get_template(f"{template}.html").render
+        return await self.in_thread(lambda: render({"now": self.now(), **values}))
 
     def may_change(self, request: Request) -> bool:
         """Whether who asks may change something, as the guard sees it."""
