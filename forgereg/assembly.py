@@ -35,6 +35,7 @@ from forgereg.flow.failures import Failures
 from forgereg.flow.flakes import Flake
 from forgereg.flow.health import Ground, Health
 from forgereg.flow.images import Images
+from forgereg.flow.inspection import Inspection
 from forgereg.flow.lag import Lag
 from forgereg.flow.layers import Layers
 from forgereg.flow.policy import Policy
@@ -205,12 +206,13 @@ class Assembly:
             metrics,
         )
         self.pulls = PullLog(pulls.note, in_thread, machine.clock, machine.now)
+        revisions = Revisions(self.records.engine)
         images = Images(
             self.builds,
             self.archives,
             self.records,
             build_records,
-            Revisions(self.records.engine),
+            revisions,
             command,
             self.policy,
             machine.now,
@@ -293,6 +295,9 @@ class Assembly:
             Applications(self.registry, self.archives, store, in_thread),
             Catalogue(
                 self.registry, self.records, machine.clock, machine.now, in_thread
+            ),
+            Inspection(
+                self.registry, self.records, revisions, pulls, machine.now, in_thread
             ),
             machine.clock,
             machine.now,

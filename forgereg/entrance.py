@@ -13,6 +13,7 @@ from forgereg.config import TABLE, Row, Settings
 from forgereg.flow.applications import Applications
 from forgereg.flow.catalogue import Catalogue
 from forgereg.flow.health import Health
+from forgereg.flow.inspection import Inspection
 from forgereg.flow.registry import Registry
 from forgereg.flow.status import Overview
 from forgereg.flow.threads import InThread
@@ -32,6 +33,8 @@ from forgereg.web.guard import Clients, Guard
 from forgereg.web.home import Home
 from forgereg.web.hooks import MAX_BODY as HOOKS_BODY
 from forgereg.web.hooks import Hooks
+from forgereg.web.image import MAX_BODY as IMAGES_BODY
+from forgereg.web.image import ImagePages
 from forgereg.web.login import MAX_BODY as LOGIN_BODY
 from forgereg.web.login import Login
 from forgereg.web.manifests import Manifests
@@ -62,6 +65,7 @@ class Entrance:
     _overview: Overview
     _applications: Applications
     _catalogue: Catalogue
+    _inspection: Inspection
     _clock: IReactorTime
     _now: Callable[[], float]
     _new_id: Callable[[], str]
@@ -162,6 +166,14 @@ class Entrance:
             self._now,
             self._in_thread,
         )
+        images = ImagePages(
+            self._inspection,
+            works,
+            self.pages,
+            clients.name,
+            settings.max_image_name_length,
+            settings.max_tag_length,
+        )
         return {
             b"": Room(home.app.resource()),
             b"healthz": probes,
@@ -169,6 +181,7 @@ class Entrance:
             b"-/api": Room(control.app.resource(), CONTROL_BODY),
             b"-/applications": Room(files.app.resource()),
             b"-/builds": Room(builds.app.resource(), BUILDS_BODY),
+            b"-/images": Room(images.app.resource(), IMAGES_BODY),
             b"-/hooks": Room(self.hooks.app.resource(), HOOKS_BODY),
             b"metrics": Room(scrape.app.resource()),
             b"-/login": Room(login.app.resource(), LOGIN_BODY),
