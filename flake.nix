@@ -30,6 +30,7 @@
                 backports-zstd
                 cachetools
                 click
+                cryptography
                 google-re2
                 isal
                 jinja2
