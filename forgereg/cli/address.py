@@ -119,24 +119,7 @@ def look_at_port(endpoint: Endpoint, is_running: bool) -> Iterator[Finding]:
     if not endpoint.port:
         yield fine("port", f"{endpoint.kind}: what opens it is not looked at")
         return
-    where = f"port {endpoint.port} of {endpoint.host or 'every address'}"
-    try:
-        answer = _ask(endpoint)
-    except OSError:
-        yield _free(endpoint, where, is_running)
-        return
-    if _ANSWER.search(answer):
-        yield fine("port", f"a forge-registry answers at {where}")
-    else:
-        yield wrong(
-            "port",
-            f"something else listens at {where}",
-            f"find it with 'ss -ltnp sport = :{endpoint.port}', or set FLASK_PORT",
-        )
-    yield from _tell_plain(endpoint)
-
-
-def _tell_plain(endpoint: Endpoint) -> Iterator[Finding]:
+    yield _taken(endpoint, is_running)
     if not endpoint.has_tls and not endpoint.is_local and not endpoint.is_told:
         yield doubtful(
             "tls",
@@ -144,6 +127,18 @@ def _tell_plain(endpoint: Endpoint) -> Iterator[Finding]:
             "tell each client so (README, 'Clients'), or set FLASK_PORT=ssl:…, or have"
             " it listen on 127.0.0.1 behind a proxy",
         )
+
+
+def _taken(endpoint: Endpoint, is_running: bool) -> Finding:
+    where = f"port {endpoint.port} of {endpoint.host or 'every address'}"
+    try:
+        answer = _ask(endpoint)
+    except OSError:
+        return _free(endpoint, where, is_running)
+    if _ANSWER.search(answer):
+        return fine("port", f"a forge-registry answers at {where}")
+    advice = f"find it with 'ss -ltnp sport = :{endpoint.port}', or set FLASK_PORT"
+    return wrong("port", f"something else listens at {where}", advice)
 
 
 def _ask(endpoint: Endpoint) -> bytes:

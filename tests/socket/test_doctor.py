@@ -15,28 +15,21 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
+from forgereg.cli.address import look_at_port, parse_endpoint
+from forgereg.cli.findings import Finding, Level
 from tests.certificates import certify
 from tests.daemon import ROOT, environment, flake, free_port, registry
+from tests.findings import Told
 
 NOWHERE = "path:/nowhere"
 FORGE = ROOT / "examples" / "forge"
 
 
 @frozen
-class Told:
+class Outcome(Told):
     """What the doctor has said, and with which status it ended."""
 
     status: int
-    findings: list[dict[str, str]]
-
-    def of(self, what: str) -> tuple[str, str]:
-        """Give how bad something is, and what was said of it."""
-        found = [each for each in self.findings if each["what"] == what]
-        assert found, self.findings
-        worst = max(
-            found, key=lambda each: ["ok", "warning", "error"].index(each["level"])
-        )
-        return worst["level"], f"{worst['detail']}; {worst['advice']}"
 
 
 def run(
@@ -62,7 +55,7 @@ def ask(
     flake: str = NOWHERE,
     wrap: tuple[str, ...] = (),
     **env: str,
-) -> Told:
+) -> Outcome:
     """Ask the doctor about a registry whose state is below a folder."""
     state = ["--state-dir", str(folder / "state")]
     if "--port" not in words:
@@ -71,7 +64,10 @@ def ask(
     assert "Traceback" not in outcome.stderr, outcome.stderr
     told = json.loads(outcome.stdout)
     assert told["ok"] == (outcome.returncode == 0)
-    return Told(outcome.returncode, told["findings"])
+    findings = [
+        Finding(**{**each, "level": Level(each["level"])}) for each in told["findings"]
+    ]
+    return Outcome(findings, outcome.returncode)
 
 
 def test_a_machine_that_is_well(tmp_path: Path) -> None:
@@ -118,7 +114,7 @@ def test_no_nix(tmp_path: Path) -> None:
     told = ask(tmp_path, PATH=str(tmp_path / "bin"))
     assert told.of("nix")[0] == "error" and "install nix" in told.of("nix")[1]
     assert told.of("git")[0] == told.of("bubblewrap")[0] == "warning"
-    assert not any(each["what"] == "flake" for each in told.findings)
+    assert not any(each.what == "flake" for each in told.findings)
     told = ask(tmp_path, PATH=str(tmp_path))
     assert "install util-linux" in told.of("nix")[1]
 
@@ -269,120 +265,49 @@ def other() -> Iterator[int]:
         thread.join()
 
 
-def test_a_port_that_is_taken(tmp_path: Path, other: int) -> None:
+def port(text: str) -> Told:
+    """Ask about an endpoint where no registry runs."""
+    return Told(list(look_at_port(parse_endpoint(text), False)))
+
+
+def test_a_port_that_is_taken(other: int) -> None:
     """A port that somebody else has is told of, and how to find out who."""
-    level, said = ask(tmp_path, "--port", str(other)).of("port")
+    level, said = port(f"tcp:{other}:interface=127.0.0.1").of("port")
     assert level == "error" and f"ss -ltnp sport = :{other}" in said
 
 
-def test_other_addresses(tmp_path: Path) -> None:
-    """An address that is none of this machine's is told of; so is one open to others."""
-    told = ask(tmp_path, "--host", "192.0.2.1")
+def test_somebody_who_says_nothing() -> None:
+    """A port where somebody listens and does not answer is taken."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        thread = threading.Thread(target=lambda: silent.accept()[0].close())
+        thread.start()
+        told = port(f"tcp:{silent.getsockname()[1]}:interface=127.0.0.1")
+        thread.join()
     assert told.of("port")[0] == "error"
-    assert ask(tmp_path, "--host", "no.such.host.invalid").of("port")[0] == "error"
-    assert ask(tmp_path, "--port", "carrier:pigeon").of("port")[0] == "error"
-    assert ask(tmp_path, "--port", "systemd:domain=INET:index=0").of("port")[0] == "ok"
-    assert ask(tmp_path, "--host", "0.0.0.0").of("tls")[0] == "warning"
-
-
-def tls(tmp_path: Path, files: str, *words: str, **env: str) -> Told:
-    """Ask about an endpoint with TLS."""
-    port = f"ssl:{free_port()}:{files}:interface=127.0.0.1"
-    return ask(tmp_path, "--port", port, *words, **env)
-
-
-def test_a_good_certificate(tmp_path: Path) -> None:
-    """A certificate that this machine trusts, for the name that clients use, is well."""
-    ca = certify("A CA", is_ca=True)
-    pair = certify("forge", "forge.test", "10.0.0.1", by=ca)
-    (tmp_path / "ca.pem").write_bytes(ca.pem)
-    told = tls(
-        tmp_path, pair.write(tmp_path), "--name", "forge.test", "--name", "10.0.0.1",
-        SSL_CERT_FILE=str(tmp_path / "ca.pem"),
-    )  # fmt: skip
-    for what in ("tls key", "tls dates", "tls name", "tls trust"):
-        assert told.of(what)[0] == "ok", told.findings
-
-
-def test_a_certificate_that_nobody_knows(tmp_path: Path) -> None:
-    """Who has signed their own certificate reads where clients look for it."""
-    told = tls(tmp_path, certify("forge", "forge.test").write(tmp_path))
-    level, said = told.of("tls trust")
-    assert level == "warning" and "self" in said
-    for place in ("/etc/docker/certs.d/forge.test:", "/etc/containers/", "hosts.toml"):
-        assert place in said
-    assert told.of("tls name")[0] == "warning"
-
-
-def test_a_certificate_for_another_name(tmp_path: Path) -> None:
-    """A certificate that does not name the registry as clients do is told of."""
-    files = certify("forge", "forge.test", "*.forge.test").write(tmp_path)
-    told = tls(tmp_path, files, "--name", "a.forge.test", "--name", "other.test")
-    assert told.of("tls name") == (
-        "error",
-        "the certificate is for forge.test, *.forge.test, not for other.test; have one"
-        " made that names it, or call the registry as it says",
-    )
-
-
-def test_a_certificate_without_names(tmp_path: Path) -> None:
-    """A certificate that has a common name alone is refused by clients written in Go."""
-    level, said = tls(tmp_path, certify("localhost").write(tmp_path)).of("tls name")
-    assert level == "error" and "no subjectAltName" in said
 
 
 @pytest.mark.parametrize(
-    ("begin", "days", "level", "said"),
+    ("where", "level"),
     [
-        (-9, -1, "error", "ended on"),
-        (-9, 5, "warning", "ends on"),
-        (3, 9, "error", "is valid from"),
+        ("tcp:{}:interface=127.0.0.1", "ok"),
+        ("tcp:{}:interface=192.0.2.1", "error"),
+        ("tcp:{}:interface=no.such.host.invalid", "error"),
+        ("tcp:99999", "error"),
+        ("carrier:pigeon", "error"),
+        ("systemd:domain=INET:index=0", "ok"),
+        ("unix:/nowhere/at/all", "error"),
+        ("unix:address=/tmp/forge-registry", "ok"),
     ],
 )
-def test_dates(tmp_path: Path, begin: int, days: int, level: str, said: str) -> None:
-    """A certificate that is too old, too young, or soon will be, is told of."""
-    pair = certify("forge", "localhost", begin=begin, days=days)
-    told = tls(tmp_path, pair.write(tmp_path)).of("tls dates")
-    assert told[0] == level and said in told[1]
+def test_addresses(where: str, level: str) -> None:
+    """An address that is none, or none of this machine's, is told of."""
+    assert port(where.format(free_port())).of("port")[0] == level
 
 
-def test_certificates_that_are_not_sent(tmp_path: Path) -> None:
-    """Certificates behind the first one are not sent, which a chain of their own mends."""
-    ca = certify("A CA", is_ca=True)
-    between = certify("Between", is_ca=True, by=ca)
-    files = (pair := certify("forge", "forge.test", by=between)).write(tmp_path)
-    (tmp_path / "ca.pem").write_bytes(ca.pem)
-    (tmp_path / "cert.pem").write_bytes(pair.pem + between.pem)
-    trusted = {"SSL_CERT_FILE": str(tmp_path / "ca.pem")}
-    told = tls(tmp_path, files, **trusted)
-    assert told.of("tls chain")[0] == told.of("tls trust")[0] == "warning"
-    assert "CN=Between" in told.of("tls trust")[1]
-    (tmp_path / "chain.pem").write_bytes(between.pem)
-    told = tls(tmp_path, f"{files}:extraCertChain={tmp_path}/chain.pem", **trusted)
-    assert told.of("tls trust")[0] == "ok"
-
-
-def test_files_that_do_not_serve(tmp_path: Path) -> None:
-    """Files that are gone, mixed up or locked are told of, with what to do."""
-    pair = certify("forge", "localhost")
-    files = pair.write(tmp_path)
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    other = tmp_path / "other.pem"
-    other.write_bytes(certify("other", "localhost").key_pem())
-    locked = tmp_path / "locked.pem"
-    locked.write_bytes(pair.key_pem(b"sesame"))
-    for given, what, said in (
-        (f"privateKey=/gone:certKey={cert}", "tls key", "/gone cannot be read"),
-        (f"privateKey={key}:certKey=/gone", "tls certificate", "/gone cannot be read"),
-        (f"privateKey={cert}:certKey={cert}", "tls key", "has no private key"),
-        (f"privateKey={key}:certKey={key}", "tls certificate", "has no certificate"),
-        (f"privateKey={other}:certKey={cert}", "tls key", "is not the key of"),
-        (f"privateKey={locked}:certKey={cert}", "tls key", "has a password"),
-    ):
-        level, told = tls(tmp_path, given).of(what)
-        assert level == "error" and said in told
-    key.chmod(0o644)
-    assert tls(tmp_path, files).of("tls key")[0] == "warning"
+def test_an_address_for_everybody() -> None:
+    """Who lets other machines in without TLS is told what these need to be told."""
+    assert port(f"tcp:{free_port()}").of("tls")[0] == "warning"
+    assert len(port(f"haproxy:tcp:{free_port()}").findings) == 1
 
 
 def test_a_certificate_that_was_replaced(tmp_path: Path) -> None:
@@ -395,13 +320,3 @@ def test_a_certificate_that_was_replaced(tmp_path: Path) -> None:
         assert told.of("port")[0] == "ok" and told.of("tls trust")[0] == "warning"
         certify("forge", "localhost").write(tmp_path)
         assert ask(tmp_path, "--port", port).of("tls")[0] == "warning"
-
-
-def test_somebody_who_says_nothing(tmp_path: Path) -> None:
-    """A port where somebody listens and does not answer is taken."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        thread = threading.Thread(target=lambda: silent.accept()[0].close())
-        thread.start()
-        port = str(silent.getsockname()[1])
-        assert ask(tmp_path, "--port", port).of("port")[0] == "error"
-        thread.join()
