@@ -29,10 +29,13 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import VerifyError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python import usage
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from twisted.scripts import twistd
+from twisted.scripts._twistd_unix import UnixAppLogger
 
 from forgereg import logs
 from forgereg.assembly import (
@@ -52,6 +55,7 @@ from forgereg.config import (
     read_settings,
 )
 from forgereg.flow.threads import InThread
+from forgereg.metrics import Metrics
 from forgereg.nix.fitness import NixUnfit, check_nix
 from forgereg.nix.flake import Command
 from forgereg.nix.process import Processes
@@ -132,6 +136,7 @@ def makeService(options: Options) -> IService:
 
     settings = options.settings
     logs.set_level(settings.log_level)
+    logs.set_format(settings.log_format)
     try:
         endpoint = serverFromString(reactor, settings.endpoint)
     except (ValueError, TypeError, LookupError, OSError, CryptoError, VerifyError) as e:
@@ -145,15 +150,27 @@ def makeService(options: Options) -> IService:
     )
     env = nix_environment(os.environ, settings)
     try:
-        check_nix(command, env)
+        nix_version = check_nix(command, env)
     except NixUnfit as e:
         _stop(str(e))
     state = _StateDir(Path(settings.state_dir))
+    recent = logs.Recent()
+    globalLogPublisher.addObserver(recent)
     # Two for each client that is sent a blob.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    twistd: Mapping[str, Any] = options.parent or {}
-    return _Running(options, command, env, state, endpoint, reactor, twistd, systemd)
+    return _Running(
+        options,
+        command,
+        env,
+        nix_version,
+        state,
+        endpoint,
+        reactor,
+        options.parent or {},
+        systemd,
+        recent,
+    )
 
 
 def nix_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
@@ -202,11 +219,13 @@ class _Running(Service):
     _options: Options
     _command: Command
     _env: Mapping[str, str]
+    _nix_version: str
     _state: _StateDir
     _endpoint: IStreamServerEndpoint
     _reactor: Any
     _twistd: Mapping[str, Any]
     _systemd: Systemd
+    _recent: logs.Recent
     _pools: list[ThreadPool] = field(init=False, factory=list)
     _processes: Processes = field(init=False)
     _records: Records = field(init=False)
@@ -214,6 +233,14 @@ class _Running(Service):
     _in_thread: InThread = field(init=False)
     _port: IListeningPort | None = field(init=False, default=None)
     _draining: Deferred[None] | None = field(init=False, default=None)
+
+    def setServiceParent(self, parent: Any) -> None:  # noqa: N802
+        # The application, where twistd asks for an observer; --logger wins over it.
+        if isinstance(parent, Componentized):
+            # There is no other way to what knows where, and how a file is rotated.
+            usual = UnixAppLogger(self._twistd)._getLogObserver()
+            parent.setComponent(ILogObserver, logs.writing(usual))
+        super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
         # Not in makeService, after which twistd may fork.
@@ -260,7 +287,8 @@ class _Running(Service):
         # Threads that unpack let go of the interpreter all the time, and want it back:
         # by default the reactor may wait 5 ms for it each time that it sends something.
         sys.setswitchinterval(_SWITCH_SECONDS)
-        self._processes = Processes(self._reactor)
+        metrics = Metrics()
+        self._processes = Processes(self._reactor, metrics)
         self._in_thread = self._threads(_DISK_THREADS)
         machine = Machine(
             self._state.path,
@@ -274,6 +302,10 @@ class _Running(Service):
             self._in_thread,
             self._threads(os.cpu_count() or 1),
             self._threads(_SCRIPT_THREADS),
+            metrics,
+            self._recent,
+            _version(),
+            self._nix_version,
         )
         settings = self._options.settings
         try:
@@ -334,6 +366,7 @@ class _Running(Service):
     def _apply(self, read: tuple[Settings, Secrets]) -> None:
         others = self._assembly.apply(*read)
         logs.set_level(read[0].log_level)
+        logs.set_format(read[0].log_format)
         _log.info("the settings have been read again")
         if others:
             names = ", ".join(others)

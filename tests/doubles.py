@@ -105,6 +105,7 @@ class Package:
     :ivar outputs: ``image``, ``containers``, or what else it has.
     :ivar entries: what the catalogue can know of its containers.
     :ivar program: what is run of it, if it says so.
+    :ivar meta: what else it says of itself, as the catalogue has it.
     """
 
     version: str | None = None
@@ -112,6 +113,7 @@ class Package:
     entries: Sequence[str] = ()
     underivable: Sequence[str] = ()
     program: str | None = None
+    meta: Mapping[str, Any] = field(factory=dict)
 
 
 @define
@@ -359,12 +361,14 @@ def _apply(query: str, packages: Mapping[str, Package]) -> Any:
     """Answer one of the queries of `forgereg.nix.flake`."""
     want = re.search(r'want = "([^"]*)";', query)
     if want is None:
+        details = "meta." in query
         return [
             {
                 "name": name,
                 "image": "image" in package.outputs,
                 "containers": "containers" in package.outputs,
                 "entries": list(package.entries),
+                **({"version": package.version, **package.meta} if details else {}),
             }
             for name, package in sorted(packages.items())
         ]

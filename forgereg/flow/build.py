@@ -44,6 +44,7 @@ class Build(Errand):
     :ivar state: None as long as nothing had to be done for it.
     :ivar failed: what went wrong though there is an image, an older one.
     :ivar has_worked: whether there was something to build, or to read.
+    :ivar nix_seconds: how long nix took to build it; None where it did not.
     """
 
     id: str
@@ -61,10 +62,18 @@ class Build(Errand):
     error: str | None = field(init=False, default=None)
     failed: RegistryError | None = field(init=False, default=None)
     has_worked: bool = field(init=False, default=False)
+    nix_seconds: float | None = field(init=False, default=None)
     log: BuildLog | None = field(init=False, default=None)
+    _spent: dict[State, float] = field(init=False, factory=dict)
+    _entered_at: float = field(init=False, default=0.0)
     _progress: Follower = field(init=False, factory=Follower)
     _owner: Build | None = field(init=False, default=None)
     _followers: list[Build] = field(init=False, factory=list)
+
+    @property
+    def build_id(self) -> str:
+        """Itself."""
+        return self.id
 
     def join(self, client: str) -> None:
         """Add a client to those who asked for it."""
@@ -86,6 +95,7 @@ class Build(Errand):
         """Go on alone, from where the other build is."""
         if self._owner is not None:
             self._progress = self._owner._progress
+            self.nix_seconds = self._owner.nix_seconds
             self._owner._followers.remove(self)
             self._owner = None
 
@@ -99,11 +109,21 @@ class Build(Errand):
                 _log.info("{image}: building {drv}", image=self.image, drv=drv)
             else:
                 _log.debug("{image}: {what}", image=self.image, what=state.value)
-        self.state = state
+        self._move(state)
         self.has_worked = self.has_worked or state in _WORKING
         self._on_change(self)
         for follower in list(self._followers):
             follower.enter(state)
+
+    def _move(self, state: State) -> None:
+        self._spent = self._spent_by_now()
+        self.state, self._entered_at = state, self._now()
+
+    def _spent_by_now(self) -> dict[State, float]:
+        if self.state is None or self.state.is_over:
+            return self._spent
+        here = self._spent.get(self.state, 0.0) + self._now() - self._entered_at
+        return {**self._spent, self.state: max(0.0, here)}
 
     def queue(self) -> None:
         self._admit(self)
@@ -116,7 +136,7 @@ class Build(Errand):
         if not self.is_full:
             self.log_line(event)
         for build in (self, *self._followers):
-            build._write(event.text)
+            build._write(event.coloured or event.text)
 
     @property
     def is_full(self) -> bool:
@@ -138,7 +158,8 @@ class Build(Errand):
         """Tell that nothing more will come of it."""
         if error is not None:
             self._write(error)
-        self.state, self.error, self.finished_at = state, error, self._now()
+        self._move(state)
+        self.error, self.finished_at = error, self._now()
         self._on_change(self)
 
     def cancel(self) -> None:
@@ -155,7 +176,11 @@ class Build(Errand):
     @property
     def progress(self) -> Progress:
         """How far nix is."""
-        return (self._owner or self)._progress.progress
+        return self._followed.progress
+
+    @property
+    def _followed(self) -> Follower:
+        return (self._owner or self)._progress
 
     def report(self) -> Report:
         """Tell how it stands."""
@@ -171,4 +196,6 @@ class Build(Errand):
             self.derivation,
             self.progress,
             self.error,
+            self._followed.building,
+            self._spent_by_now(),
         )

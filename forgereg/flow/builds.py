@@ -20,10 +20,11 @@ from forgereg.flow.failures import Failures
 from forgereg.flow.history import History
 from forgereg.flow.once import Once
 from forgereg.flow.policy import Policy
-from forgereg.flow.report import Report, State
+from forgereg.flow.report import ANY, Choice, Report, State
 from forgereg.flow.slots import Slots
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
+from forgereg.metrics import Metrics, timed
 from forgereg.oci.errors import (
     BuildCancelled,
     BuildOver,
@@ -41,6 +42,8 @@ T = TypeVar("T")
 
 #: What a build ends as that did not fail by itself.
 _STATES = {BuildCancelled: State.CANCELLED, ShuttingDown: State.INTERRUPTED}
+#: Where there is a page to be looked at by whoever is told of it.
+_LOOKED_AT = (State.FAILED, State.CANCELLED)
 #: Where nothing was built, nor could have been.
 _NOTHING = (NameUnknown, ManifestUnknown, TooManyBuilds)
 
@@ -67,6 +70,7 @@ class Builds:
     _open_log: Callable[[str], BuildLog]
     _forget_logs: Callable[[Sequence[str]], None]
     _in_thread: InThread
+    _metrics: Metrics = field(factory=Metrics)
     _history: History = field(init=False)
     _pulls: Once[Hashable, Any] = field(init=False, factory=Once)
     _flights: dict[Hashable, Build] = field(init=False, factory=dict)
@@ -79,6 +83,17 @@ class Builds:
 
     def __attrs_post_init__(self) -> None:
         self._history = History(self._records, self._in_thread)
+        self.slots.tell("build", self._metrics)
+        for state in State:
+            if state.is_over:
+                self._metrics.builds.labels(state.value)
+        self._metrics.watch(self._measure)
+
+    def _measure(self) -> None:
+        states = Counter(build.state for build in self._active.values())
+        for state in State:
+            if not state.is_over:
+                self._metrics.active_builds.labels(state.value).set(states[state])
 
     def pull(
         self,
@@ -165,9 +180,13 @@ class Builds:
         is_nothing = was_cancelled or was_there or isinstance(error, _NOTHING)
         is_nothing = is_nothing or (is_repeated and not build.has_worked)
         forget = is_nothing and not build.is_wanted
+        if isinstance(error, RegistryError) and not forget and state in _LOOKED_AT:
+            error.build_id = error.build_id or build.id
         build.end(state, None if forget else why)
         if forget:
             self._history.forget(build.id)
+        else:
+            self._metrics.builds.labels(state.value).inc()
         if build.log is not None:
             Deferred.fromCoroutine(self._close(build.id, build.log, forget))
 
@@ -199,6 +218,11 @@ class Builds:
                 " pull again later"
             )
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        return sum(each.state is State.QUEUED for each in self._active.values())
+
     def find(self, key: Hashable) -> Build | None:
         """Give the build that is under way for what `pull` was given."""
         return self._flights.get(key)
@@ -221,7 +245,9 @@ class Builds:
             try:
                 async with self.slots.turn(build, State.BUILDING):
                     start = self._clock()
-                    output = await work()
+                    with timed(self._metrics.build_seconds, self._clock):
+                        output = await work()
+                    build.nix_seconds = self._clock() - start
             finally:
                 del self._owners[derivation]
             _log.info(
@@ -229,7 +255,7 @@ class Builds:
                 image=build.image,
                 drv=derivation,
                 output=output,
-                seconds=self._clock() - start,
+                seconds=build.nix_seconds,
             )
             return output
 
@@ -238,7 +264,7 @@ class Builds:
             if owner is not None:
                 build.follow(owner)
             return self._outputs.do(
-                derivation, lambda: self._failures.mind(derivation, own)
+                derivation, lambda: self._failures.mind(derivation, own, build.id)
             )
 
         try:
@@ -255,7 +281,8 @@ class Builds:
     @property
     def standing(self) -> Counter[State]:
         """How many builds that are not over stand where."""
-        return Counter(each.report().state for each in self._active.values())
+        states = (build.state for build in self._active.values())
+        return Counter(state for state in states if state is not None)
 
     def _changed(self, build: Build) -> None:
         report = build.report()
@@ -267,7 +294,8 @@ class Builds:
 
     async def begin(self) -> None:
         """Mark what the last end of the registry interrupted."""
-        await self._history.interrupt()
+        count = await self._history.interrupt()
+        self._metrics.builds.labels(State.INTERRUPTED.value).inc(count)
 
     async def stop(self) -> None:
         """Wait until all that is to be remembered is."""
@@ -275,12 +303,18 @@ class Builds:
             await log.close()
         await self._history.save()
 
-    async def newest(self, most: int) -> list[Report]:
+    @property
+    def under_way(self) -> list[Report]:
+        """The builds that are not over, in no order."""
+        return [build.report() for build in self._active.values()]
+
+    async def newest(self, most: int, choice: Choice = ANY) -> list[Report]:
         """List builds: those under way, then the others; the newest first."""
         active = [build.report() for build in reversed(self._active.values())]
         active.sort(key=lambda report: -report.asked_at)
-        others = await self._history.newest(most, {report.id for report in active})
-        return [*active, *others][:most]
+        ids = {report.id for report in active}
+        others = await self._history.newest(most, ids, choice)
+        return [*(each for each in active if each.fits(choice)), *others][:most]
 
     async def report(self, build_id: str) -> Report:
         """

@@ -16,7 +16,7 @@ from forgereg.flow.policy import Policy
 from forgereg.flow.pulls import PullLog
 from forgereg.flow.push import Push, repository_of_flake
 from forgereg.flow.registry import Registry
-from forgereg.flow.report import Report, SweepReport
+from forgereg.flow.report import ANY, Choice, Report, SweepReport
 from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
@@ -32,7 +32,7 @@ from forgereg.oci.reference import (
 )
 from forgereg.records.buildlogs import BuildLogs
 from forgereg.records.builds import BuildRecords
-from forgereg.records.pulls import Pulls
+from forgereg.records.pulls import Pulls, day_of
 
 _log = logger(__name__)
 
@@ -41,6 +41,8 @@ _PREWARM = "prewarm"
 #: What counts as pulled lately when a flake has changed, in seconds, and how many
 #: images are built then.
 _LATELY_SECONDS, _MOST_LATELY = 7 * 86400.0, 50
+#: For how long it is known how often something was pulled on a day, in days.
+_YEAR_DAYS = 366
 
 
 @define(eq=False)
@@ -48,6 +50,7 @@ class Works:
     """
     Builds as an operator sees them.
 
+    :ivar logs: what nix said during each; blocking.
     :ivar now: gives seconds since the epoch.
     """
 
@@ -55,7 +58,7 @@ class Works:
     _builds: Builds
     _failures: Failures
     _records: BuildRecords
-    _logs: BuildLogs
+    logs: BuildLogs
     _pulls: Pulls
     _pull_log: PullLog
     _sweeper: Sweeper
@@ -63,9 +66,9 @@ class Works:
     _now: Callable[[], float]
     _in_thread: InThread
 
-    async def builds(self, most: int) -> list[Report]:
+    async def builds(self, most: int, choice: Choice = ANY) -> list[Report]:
         """List builds: active ones first, then the newest first."""
-        return await self._builds.newest(most)
+        return await self._builds.newest(most, choice)
 
     async def build(self, id: str) -> Report:
         """
@@ -83,7 +86,7 @@ class Works:
         :raises BuildUnknown: the build is not remembered.
         """
         await self._builds.report(id)
-        return await self._in_thread(self._logs.read, id, offset, most)
+        return await self._in_thread(self.logs.read, id, offset, most)
 
     async def start(self, image: str, client: str) -> Report:
         """
@@ -163,11 +166,13 @@ class Works:
             await self._registry.warm(name, tag, _PREWARM)
 
     async def tidy(self) -> None:
-        """Forget builds and logs whose time is over."""
+        """Forget builds and logs whose time is over, and pulls of a year ago."""
+        a_year_ago = day_of(self._now()) - _YEAR_DAYS
+        await self._in_thread(self._pulls.forget_days, a_year_ago)
         before = self._now() - self._policy.log_seconds
         gone = await self._in_thread(self._records.forget_before, before)
-        await self._in_thread(self._logs.forget, gone)
-        await self._in_thread(self._logs.prune, before)
+        await self._in_thread(self.logs.forget, gone)
+        await self._in_thread(self.logs.prune, before)
 
 
 def parse_image(text: str) -> tuple[Name, Tag]:

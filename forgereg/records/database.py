@@ -20,7 +20,7 @@ _NO_ROOM = ("is full", "disk I/O error")
 #: How it says that it may not write, or not now.
 _NO_WRITING = ("readonly", "unable to open", "is locked")
 #: Of the tables; another one whenever they change.
-VERSION = 2
+VERSION = 3
 
 
 class VersionUnknown(SQLAlchemyError):
