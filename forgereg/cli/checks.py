@@ -21,8 +21,9 @@ from forgereg.blobs.names import files
 from forgereg.cli.findings import Finding, doubtful, fine, remedy, wrong
 from forgereg.config import Settings
 from forgereg.flow.health import Unwell, look_at_disk
+from forgereg.lines import masked
 from forgereg.nix.fitness import NixUnfit, check_nix, told
-from forgereg.nix.flake import Command, catalogue_query, limited, masked, parse_locked
+from forgereg.nix.flake import Command, catalogue_query, limited, parse_locked
 from forgereg.nix.process import ask_now
 from forgereg.nix.store import store_root
 from forgereg.nix.tokens import environment, read_token, redact
