@@ -141,6 +141,14 @@ def _taken(endpoint: Endpoint, is_running: bool) -> Finding:
     return wrong("port", f"something else listens at {where}", advice)
 
 
+def is_answered(endpoint: Endpoint) -> bool:
+    """Say whether a forge-registry answers there."""
+    try:
+        return _ANSWER.search(_ask(endpoint)) is not None
+    except OSError:
+        return False
+
+
 def _ask(endpoint: Endpoint) -> bytes:
     """
     Ask who listens there.

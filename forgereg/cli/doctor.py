@@ -25,12 +25,13 @@ from rich.text import Text
 from twisted.python.usage import UsageError
 
 from forgereg import tap
-from forgereg.cli import checks
-from forgereg.cli.address import look_at_port, parse_endpoint
+from forgereg.cli import checks, disk
+from forgereg.cli.address import is_answered, look_at_port, parse_endpoint
 from forgereg.cli.certificates import look_at_tls
 from forgereg.cli.findings import Finding, Level, fine, wrong
 from forgereg.cli.screen import clean, say
 from forgereg.config import SettingInvalid, Settings
+from forgereg.lines import masked
 
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "bold red"}
 
@@ -67,7 +68,7 @@ def examine(options: Options, environ: Mapping[str, str]) -> Iterator[Finding]:
         settings = options.read()
     except SettingInvalid as e:
         advice = "set it to something that is"
-        yield wrong("settings", str(e), f"{advice}: README, 'Settings'")
+        yield wrong("settings", masked(str(e)), f"{advice}: README, 'Settings'")
         return
     yield fine("settings", "make sense")
     with ExitStack() as stack:
@@ -78,8 +79,8 @@ def examine(options: Options, environ: Mapping[str, str]) -> Iterator[Finding]:
             broken = broken or finding.level is Level.ERROR
             yield finding
         yield from checks.look_at_programs(machine)
-        yield from checks.look_at_store(machine)
-        yield from checks.look_at_state(machine)
+        yield from disk.look_at_store(settings)
+        yield from disk.look_at_state(settings)
         yield from checks.look_at_secrets(machine)
         yield from _look_at_address(settings, options.names)
         if not broken:
@@ -98,12 +99,10 @@ def _nix_environment(
 
 def _look_at_address(settings: Settings, names: Sequence[str]) -> Iterator[Finding]:
     endpoint = parse_endpoint(settings.endpoint)
-    is_live = False
-    for finding in look_at_port(endpoint, checks.is_running(Path(settings.state_dir))):
-        is_live = is_live or "answers" in finding.detail
-        yield finding
+    yield from look_at_port(endpoint, disk.is_running(Path(settings.state_dir)))
     if endpoint.has_tls:
-        yield from look_at_tls(endpoint, names, socket.getfqdn(), is_live)
+        here, is_live = socket.getfqdn(), is_answered(endpoint)
+        yield from look_at_tls(endpoint, names, here, is_live)
 
 
 def show(console: Console, finding: Finding) -> None:
