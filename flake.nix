@@ -31,6 +31,7 @@
                 backports-zstd
                 cachetools
                 click
+                cryptography
                 google-re2
                 isal
                 jinja2
