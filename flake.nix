@@ -35,6 +35,7 @@
                 isal
                 jinja2
                 klein
+                prometheus-client
                 python-dotenv
                 pyyaml
                 rich

@@ -45,13 +45,16 @@ from forgereg.flow.report import State
 from forgereg.flow.retention import Budget, Busy
 from forgereg.flow.scrubber import Scrubber
 from forgereg.flow.slots import Slots
+from forgereg.flow.status import Nix as NixStatus
+from forgereg.flow.status import Overview
 from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
+from forgereg.lines import masked
 from forgereg.logs import Recent, logger
 from forgereg.metrics import Metrics
 from forgereg.nix.build import Limit, Nix, Run
-from forgereg.nix.flake import Command, masked, platform_of
+from forgereg.nix.flake import Command, platform_of
 from forgereg.nix.roots import Roots
 from forgereg.nix.store import Store, store_root
 from forgereg.nix.stream import RunStream, Scripts
@@ -90,6 +93,8 @@ class Machine:
     :ivar in_reader: where archives are read: as many at a time as there are cores.
     :ivar in_script: where what scripts write is waited for: they may take for ever.
     :ivar recent: the last warnings and errors.
+    :ivar version: the registry's own.
+    :ivar nix_version: as nix says it.
     """
 
     state: Path
@@ -105,6 +110,8 @@ class Machine:
     in_script: InThread
     metrics: Metrics = field(factory=Metrics)
     recent: Recent = field(factory=Recent)
+    version: str = ""
+    nix_version: str = ""
 
 
 @frozen
@@ -150,6 +157,8 @@ class Assembly:
         build_records = BuildRecords(self.records.engine)
         logs = BuildLogs(machine.state / "logs")
         pulls = Pulls(self.records.engine)
+        version, nix = machine.version, machine.nix_version.split()[-1:]
+        machine.metrics.info.info({"version": version, "nix_version": "".join(nix)})
         self.failures = Failures(self.policy, clock)
         self._evaluations = Slots(settings.max_evaluations)
         self._evaluations.tell("evaluate", metrics)
@@ -282,6 +291,7 @@ class Assembly:
             self.registry,
             self.works,
             self.health,
+            self._overview(logs),
             Applications(self.registry, self.archives, store, in_thread),
             Catalogue(
                 self.registry, self.records, machine.clock, machine.now, in_thread
@@ -301,6 +311,27 @@ class Assembly:
         blobs, metrics = self.machine.blobs, self.machine.metrics
         metrics.blob_bytes.set(blobs.bytes)
         metrics.blob_limit_bytes.set(blobs.max_bytes or inf)
+
+    def _overview(self, logs: BuildLogs) -> Overview:
+        settings, machine = self.settings, self.machine
+        return Overview(
+            machine.version,
+            NixStatus(machine.nix_version, settings.system, masked(settings.store)),
+            self.builds,
+            self._evaluations,
+            self.policy,
+            machine.blobs,
+            logs,
+            self.sweeper,
+            self.scrubber,
+            self.registry.flakes,
+            self.health,
+            machine.recent,
+            self._budget,
+            machine.clock,
+            machine.now,
+            machine.in_script,
+        )
 
     def _budget(self) -> Budget:
         settings = self.settings
@@ -507,11 +538,16 @@ def read_secrets(settings: Settings) -> Secrets:
         if path:
             read_token(path)
     return Secrets(
-        _secret(settings.admin_token_file), _secret(settings.hook_secret_file)
+        read_secret(settings.admin_token_file), read_secret(settings.hook_secret_file)
     )
 
 
-def _secret(path: str) -> str | None:
+def read_secret(path: str) -> str | None:
+    """
+    Read a file with one secret; there is none where no path is given. Blocking.
+
+    :raises ValueError: it cannot be read, or is empty; the text names it.
+    """
     if not path:
         return None
     try:

@@ -148,9 +148,9 @@ def makeService(options: Options) -> IService:
     systemd = Systemd.of(
         os.environ, os.getpid(), reactor, lambda: time.monotonic_ns() // 1000
     )
-    env = _nix_environment(os.environ, settings)
+    env = nix_environment(os.environ, settings)
     try:
-        nix_version = check_nix(command, env).split()[-1]
+        nix_version = check_nix(command, env)
     except NixUnfit as e:
         _stop(str(e))
     state = _StateDir(Path(settings.state_dir))
@@ -173,7 +173,7 @@ def makeService(options: Options) -> IService:
     )
 
 
-def _nix_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
+def nix_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """What nix runs with: all that we have, and nothing that could ask a question."""
     env = {
         "XDG_CACHE_HOME": f"{settings.state_dir}/cache",
@@ -288,7 +288,6 @@ class _Running(Service):
         # by default the reactor may wait 5 ms for it each time that it sends something.
         sys.setswitchinterval(_SWITCH_SECONDS)
         metrics = Metrics()
-        metrics.info.info({"version": _version(), "nix_version": self._nix_version})
         self._processes = Processes(self._reactor, metrics)
         self._in_thread = self._threads(_DISK_THREADS)
         machine = Machine(
@@ -305,6 +304,8 @@ class _Running(Service):
             self._threads(_SCRIPT_THREADS),
             metrics,
             self._recent,
+            _version(),
+            self._nix_version,
         )
         settings = self._options.settings
         try:

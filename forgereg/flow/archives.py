@@ -140,7 +140,7 @@ class Archives:
         try:
             return await errand.share(
                 lambda: self._scans.do(
-                    archive, lambda: self._failures.mind(archive, read)
+                    archive, lambda: self._failures.mind(archive, read, errand.build_id)
                 )
             )
         except (ArchiveInvalid, DiskFull) as e:

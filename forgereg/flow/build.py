@@ -64,9 +64,16 @@ class Build(Errand):
     has_worked: bool = field(init=False, default=False)
     nix_seconds: float | None = field(init=False, default=None)
     log: BuildLog | None = field(init=False, default=None)
+    _spent: dict[State, float] = field(init=False, factory=dict)
+    _entered_at: float = field(init=False, default=0.0)
     _progress: Follower = field(init=False, factory=Follower)
     _owner: Build | None = field(init=False, default=None)
     _followers: list[Build] = field(init=False, factory=list)
+
+    @property
+    def build_id(self) -> str:
+        """Itself."""
+        return self.id
 
     def join(self, client: str) -> None:
         """Add a client to those who asked for it."""
@@ -102,11 +109,21 @@ class Build(Errand):
                 _log.info("{image}: building {drv}", image=self.image, drv=drv)
             else:
                 _log.debug("{image}: {what}", image=self.image, what=state.value)
-        self.state = state
+        self._move(state)
         self.has_worked = self.has_worked or state in _WORKING
         self._on_change(self)
         for follower in list(self._followers):
             follower.enter(state)
+
+    def _move(self, state: State) -> None:
+        self._spent = self._spent_by_now()
+        self.state, self._entered_at = state, self._now()
+
+    def _spent_by_now(self) -> dict[State, float]:
+        if self.state is None or self.state.is_over:
+            return self._spent
+        here = self._spent.get(self.state, 0.0) + self._now() - self._entered_at
+        return {**self._spent, self.state: max(0.0, here)}
 
     def queue(self) -> None:
         self._admit(self)
@@ -119,7 +136,7 @@ class Build(Errand):
         if not self.is_full:
             self.log_line(event)
         for build in (self, *self._followers):
-            build._write(event.text)
+            build._write(event.coloured or event.text)
 
     @property
     def is_full(self) -> bool:
@@ -141,7 +158,8 @@ class Build(Errand):
         """Tell that nothing more will come of it."""
         if error is not None:
             self._write(error)
-        self.state, self.error, self.finished_at = state, error, self._now()
+        self._move(state)
+        self.error, self.finished_at = error, self._now()
         self._on_change(self)
 
     def cancel(self) -> None:
@@ -158,7 +176,11 @@ class Build(Errand):
     @property
     def progress(self) -> Progress:
         """How far nix is."""
-        return (self._owner or self)._progress.progress
+        return self._followed.progress
+
+    @property
+    def _followed(self) -> Follower:
+        return (self._owner or self)._progress
 
     def report(self) -> Report:
         """Tell how it stands."""
@@ -174,4 +196,6 @@ class Build(Errand):
             self.derivation,
             self.progress,
             self.error,
+            self._followed.building,
+            self._spent_by_now(),
         )

@@ -20,7 +20,7 @@ from forgereg.flow.failures import Failures
 from forgereg.flow.history import History
 from forgereg.flow.once import Once
 from forgereg.flow.policy import Policy
-from forgereg.flow.report import Report, State
+from forgereg.flow.report import ANY, Choice, Report, State
 from forgereg.flow.slots import Slots
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
@@ -42,6 +42,8 @@ T = TypeVar("T")
 
 #: What a build ends as that did not fail by itself.
 _STATES = {BuildCancelled: State.CANCELLED, ShuttingDown: State.INTERRUPTED}
+#: Where there is a page to be looked at by whoever is told of it.
+_LOOKED_AT = (State.FAILED, State.CANCELLED)
 #: Where nothing was built, nor could have been.
 _NOTHING = (NameUnknown, ManifestUnknown, TooManyBuilds)
 
@@ -178,6 +180,8 @@ class Builds:
         is_nothing = was_cancelled or was_there or isinstance(error, _NOTHING)
         is_nothing = is_nothing or (is_repeated and not build.has_worked)
         forget = is_nothing and not build.is_wanted
+        if isinstance(error, RegistryError) and not forget and state in _LOOKED_AT:
+            error.build_id = error.build_id or build.id
         build.end(state, None if forget else why)
         if forget:
             self._history.forget(build.id)
@@ -213,6 +217,11 @@ class Builds:
                 f"{waiting} builds are waiting, and no more may (FORGE_MAX_QUEUE);"
                 " pull again later"
             )
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        return sum(each.state is State.QUEUED for each in self._active.values())
 
     def find(self, key: Hashable) -> Build | None:
         """Give the build that is under way for what `pull` was given."""
@@ -255,7 +264,7 @@ class Builds:
             if owner is not None:
                 build.follow(owner)
             return self._outputs.do(
-                derivation, lambda: self._failures.mind(derivation, own)
+                derivation, lambda: self._failures.mind(derivation, own, build.id)
             )
 
         try:
@@ -272,7 +281,8 @@ class Builds:
     @property
     def standing(self) -> Counter[State]:
         """How many builds that are not over stand where."""
-        return Counter(build.state for build in self._active.values())
+        states = (build.state for build in self._active.values())
+        return Counter(state for state in states if state is not None)
 
     def _changed(self, build: Build) -> None:
         report = build.report()
@@ -298,12 +308,13 @@ class Builds:
         """The builds that are not over, in no order."""
         return [build.report() for build in self._active.values()]
 
-    async def newest(self, most: int) -> list[Report]:
+    async def newest(self, most: int, choice: Choice = ANY) -> list[Report]:
         """List builds: those under way, then the others; the newest first."""
         active = [build.report() for build in reversed(self._active.values())]
         active.sort(key=lambda report: -report.asked_at)
-        others = await self._history.newest(most, {report.id for report in active})
-        return [*active, *others][:most]
+        ids = {report.id for report in active}
+        others = await self._history.newest(most, ids, choice)
+        return [*(each for each in active if each.fits(choice)), *others][:most]
 
     async def report(self, build_id: str) -> Report:
         """

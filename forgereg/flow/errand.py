@@ -45,6 +45,11 @@ class Errand:
         """Give an errand for a part of this one that has its own time."""
         return Errand(self.image, self.asked_by, timeout_seconds, self)
 
+    @property
+    def build_id(self) -> str | None:
+        """The build that it is, or belongs to."""
+        return None if self._parent is None else self._parent.build_id
+
     def hear(self, event: Event) -> None:
         """Be told what nix says."""
         if self._parent is not None:

@@ -53,18 +53,23 @@ class Failures:
         self._errors = TLRUCache(_MOST, until, timer=self._clock)
 
     async def mind(
-        self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]
+        self,
+        key: Hashable,
+        work: Callable[[], Coroutine[Any, Any, T]],
+        build_id: str | None = None,
     ) -> T:
         """
         Do work, unless it failed a moment ago.
 
         :param key: names what is done, and all that its outcome depends on.
+        :param build_id: of the build that it is done for.
         :raises RegistryError: what it raises, or raised then.
         """
         self.check(key)
         try:
             return await work()
         except _LASTING as e:
+            e.build_id = e.build_id or build_id
             self.remember(key, e)
             raise
 
@@ -83,11 +88,13 @@ class Failures:
                 f"{error.detail}\n(it failed {ago:.0f} s ago, and may be tried again in"
                 f" {left:.0f} s)",
                 is_repeated=True,
+                build_id=error.build_id,
             )
 
     def remember(self, key: Hashable, error: RegistryError) -> None:
         """Take note that something failed."""
-        self._errors[key] = type(error)(error.detail), self._clock()
+        copy = type(error)(error.detail, build_id=error.build_id)
+        self._errors[key] = copy, self._clock()
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._errors

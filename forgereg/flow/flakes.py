@@ -159,6 +159,17 @@ class Flake:
         """Whether it was ever locked, as far as is in memory."""
         return self.ref in self._resolutions
 
+    @property
+    def last_look(self) -> tuple[str, float, str | None] | None:
+        """
+        Tell what came of looking it up, as far as is in memory.
+
+        :returns: locked flake ref; when it was looked up last, in seconds since the
+            epoch, 0 where it is to be done again; why that gave nothing new, if so.
+        """
+        known = self._resolutions.get(self.ref)
+        return None if known is None else (known.found, known.at, known.stale)
+
     def locked_now(self) -> Located | None:
         """Give what it is locked to, if that is known and still to be trusted."""
         known = self._resolutions.get(self.ref)
@@ -486,5 +497,7 @@ class Flake:
 
         key = (locked, question)
         return await errand.share(
-            lambda: self._questions.do(key, lambda: self._failures.mind(key, ask))
+            lambda: self._questions.do(
+                key, lambda: self._failures.mind(key, ask, errand.build_id)
+            )
         )

@@ -26,10 +26,11 @@ from forgereg.blobs.store import BlobStore
 from forgereg.flow.flakes import Flake
 from forgereg.flow.once import Once
 from forgereg.flow.threads import InThread
+from forgereg.lines import masked
 from forgereg.logs import logger
 from forgereg.nix.build import Run
 from forgereg.nix.events import parse_line
-from forgereg.nix.flake import Command, masked
+from forgereg.nix.flake import Command
 from forgereg.oci.errors import DiskFull
 from forgereg.records.database import check as check_records
 from forgereg.records.records import Records
@@ -171,7 +172,7 @@ class Health:
             _log.warn("{name} is not well: {detail}", **words)
 
 
-def is_ready(checks: Sequence[Check]) -> bool:
+def is_ready(checks: list[Check]) -> bool:
     """Say whether the registry can serve."""
     return all(check.is_ok or not check.is_required for check in checks)
 

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from itertools import islice
 from typing import Any
 
 import attrs
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredLock
 
-from forgereg.flow.report import Report, State
+from forgereg.flow.report import ANY, Choice, Report, State
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
 from forgereg.nix.progress import Progress
@@ -94,20 +95,26 @@ class History:
             _log.warn("{count} builds were interrupted", count=count)
         return count
 
-    async def newest(self, most: int, but: Collection[str]) -> list[Report]:
+    async def newest(
+        self, most: int, but: Collection[str], choice: Choice = ANY
+    ) -> list[Report]:
         """
         List builds, the newest first.
 
         :param but: ids of those that are not to be listed.
         """
         unsaved = self._leaving | self._unsaved
-        rows = await self._in_thread(self._records.newest, most)
+        states = [state.value for state in choice.states]
+        rows = await self._in_thread(
+            self._records.newest, most + len(but), states, choice.image
+        )
         reports = [
             *filter(None, reversed(unsaved.values())),
             *(_report(row) for row in rows if row["id"] not in unsaved),
         ]
         reports.sort(key=lambda report: -report.asked_at)
-        return [report for report in reports if report.id not in but][:most]
+        found = (each for each in reports if each.id not in but and each.fits(choice))
+        return list(islice(found, most))
 
     async def find(self, build_id: str) -> Report:
         """
@@ -126,20 +133,26 @@ class History:
 
 
 def _row(report: Report) -> dict[str, Any]:
+    row = attrs.asdict(report, recurse=False)
+    del row["building"]  # over by the time that anybody reads it from there
+    spent = {state.value: seconds for state, seconds in row.pop("spent").items()}
     return {
-        **attrs.asdict(report, recurse=False),
+        **row,
         "state": report.state.value,
         "asked_by": json.dumps(report.asked_by),
-        "progress": json.dumps(attrs.asdict(report.progress)),
+        "progress": json.dumps({**attrs.asdict(report.progress), "spent": spent}),
     }
 
 
 def _report(row: dict[str, Any]) -> Report:
+    progress = json.loads(row["progress"])
+    spent = progress.pop("spent", {})
     return Report(
         **{
             **row,
             "state": State(row["state"]),
             "asked_by": tuple(json.loads(row["asked_by"])),
-            "progress": Progress(**json.loads(row["progress"])),
+            "progress": Progress(**progress),
+            "spent": {State(state): seconds for state, seconds in spent.items()},
         }
     )

@@ -4,11 +4,12 @@ What can be told of a build, while it runs and afterwards. Pure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 
-from attrs import frozen
+from attrs import field, frozen
 
-from forgereg.nix.progress import Progress
+from forgereg.nix.progress import Derivation, Progress
 
 
 class State(Enum):
@@ -48,6 +49,8 @@ class Report:
     :ivar started_at: when nix, or the reading of the archive, began; None before.
     :ivar finished_at: None while it is not over.
     :ivar error: why it failed, was cancelled or interrupted.
+    :ivar building: derivations that nix builds now, not all of many.
+    :ivar spent: how long it was in each state, in seconds, in the order it entered them.
     """
 
     id: str
@@ -61,6 +64,30 @@ class Report:
     derivation: str | None = None
     progress: Progress = Progress()
     error: str | None = None
+    building: tuple[Derivation, ...] = ()
+    spent: Mapping[State, float] = field(factory=dict, hash=False)
+
+    def fits(self, choice: Choice) -> bool:
+        """Whether it is one of those that were asked for."""
+        is_state = not choice.states or self.state in choice.states
+        return is_state and choice.image.lower() in self.image.lower()
+
+
+@frozen
+class Choice:
+    """
+    Which builds are asked for.
+
+    :ivar states: any of these; empty for all.
+    :ivar image: is in the image's name, whatever the case; empty for all.
+    """
+
+    states: frozenset[State] = frozenset()
+    image: str = ""
+
+
+#: What is asked for where nothing is said.
+ANY = Choice()
 
 
 @frozen

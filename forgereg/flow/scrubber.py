@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import define, field
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -26,6 +26,23 @@ _SHARE = 0.05
 _LEAST_SECONDS, _MOST_SECONDS = 1.0, 3600.0
 
 
+@frozen
+class Round:
+    """
+    How far the blobs have been read again.
+
+    A restart goes on where the last one was, and counts anew.
+
+    :ivar began_at: by the clock that it is given.
+    :ivar bytes: that were read.
+    :ivar is_over: whether nothing is left.
+    """
+
+    began_at: float
+    bytes: int = 0
+    is_over: bool = False
+
+
 @define(eq=False)
 class Scrubber:
     """
@@ -37,6 +54,7 @@ class Scrubber:
     :ivar stored: gives how many bytes there are.
     :ivar days: gives in how many days all is to be read once, as it is set now; 0 for
         never. It takes longer where the share of the time does not suffice.
+    :ivar round: the last one, or the one that is under way; None before the first.
     """
 
     _scrub: Scrub
@@ -45,6 +63,7 @@ class Scrubber:
     _clock: IReactorTime
     _in_thread: InThread
     _metrics: Metrics = field(factory=Metrics)
+    round: Round | None = field(init=False, default=None)
     _timer: IDelayedCall | None = field(init=False, default=None)
     _is_stopped: bool = field(init=False, default=False)
     _is_busy: bool = field(init=False, default=False)
@@ -108,8 +127,16 @@ class Scrubber:
         self._metrics.scrubbed_bytes.inc(step.bytes)
         self._metrics.damaged_blobs.inc(step.damaged)
         self._read += step.bytes
+        self._count(begin, step.bytes)
         if not step.bytes:
             return _MOST_SECONDS  # there is nothing, or a round is over
         took = self._clock.seconds() - begin
         idle = max(took * (1 / _SHARE - 1), _LEAST_SECONDS if step.is_between else 0.0)
         return max(idle, self._rest())
+
+    def _count(self, begin: float, bytes: int) -> None:
+        round = self.round
+        if bytes and (round is None or round.is_over):
+            round = Round(begin)
+        if round is not None:
+            self.round = evolve(round, bytes=round.bytes + bytes, is_over=not bytes)

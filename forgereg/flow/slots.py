@@ -51,6 +51,16 @@ class Slots:
         self._serve()
 
     @property
+    def taken(self) -> int:
+        """How many are at work."""
+        return self._taken
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return len(self._queue)
+
+    @property
     def has_room(self) -> bool:
         """Whether whoever comes now need not wait."""
         return not self._queue and self._taken < self._most

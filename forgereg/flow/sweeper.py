@@ -50,6 +50,7 @@ class Sweeper:
     :ivar forgotten: told, in the reactor's thread, of each image that the records know
         no more, so that memory forgets its manifests.
     :ivar now: gives seconds since the epoch.
+    :ivar last: when something was let go of last, and what; None since the start.
     """
 
     _pulls: Pulls
@@ -63,6 +64,7 @@ class Sweeper:
     _now: Callable[[], float]
     _in_thread: InThread
     _metrics: Metrics = field(factory=Metrics)
+    last: tuple[float, SweepReport] | None = field(init=False, default=None)
     _sweeps: Once[bool, SweepReport] = field(init=False, factory=Once)
 
     async def sweep(self, dry_run: bool) -> SweepReport:
@@ -124,7 +126,9 @@ class Sweeper:
         self._metrics.swept_images.inc(len(swept))
         self._metrics.swept_bytes.inc(freed)
         self._metrics.sweep_time.set(self._now())
-        return SweepReport(tuple(swept), files, freed, ledger.bytes, dry_run)
+        report = SweepReport(tuple(swept), files, freed, ledger.bytes, dry_run)
+        self.last = self._now(), report
+        return report
 
     async def _let_go(self, image: KeptImage, free: Set[Digest]) -> int | None:
         """Give how many files were deleted; None where the image has to stay."""

@@ -16,7 +16,7 @@ from forgereg.flow.policy import Policy
 from forgereg.flow.pulls import PullLog
 from forgereg.flow.push import Push, repository_of_flake
 from forgereg.flow.registry import Registry
-from forgereg.flow.report import Report, SweepReport
+from forgereg.flow.report import ANY, Choice, Report, SweepReport
 from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
@@ -50,6 +50,7 @@ class Works:
     """
     Builds as an operator sees them.
 
+    :ivar logs: what nix said during each; blocking.
     :ivar now: gives seconds since the epoch.
     """
 
@@ -57,7 +58,7 @@ class Works:
     _builds: Builds
     _failures: Failures
     _records: BuildRecords
-    _logs: BuildLogs
+    logs: BuildLogs
     _pulls: Pulls
     _pull_log: PullLog
     _sweeper: Sweeper
@@ -65,9 +66,9 @@ class Works:
     _now: Callable[[], float]
     _in_thread: InThread
 
-    async def builds(self, most: int) -> list[Report]:
+    async def builds(self, most: int, choice: Choice = ANY) -> list[Report]:
         """List builds: active ones first, then the newest first."""
-        return await self._builds.newest(most)
+        return await self._builds.newest(most, choice)
 
     async def build(self, id: str) -> Report:
         """
@@ -85,7 +86,7 @@ class Works:
         :raises BuildUnknown: the build is not remembered.
         """
         await self._builds.report(id)
-        return await self._in_thread(self._logs.read, id, offset, most)
+        return await self._in_thread(self.logs.read, id, offset, most)
 
     async def start(self, image: str, client: str) -> Report:
         """
@@ -170,8 +171,8 @@ class Works:
         await self._in_thread(self._pulls.forget_days, a_year_ago)
         before = self._now() - self._policy.log_seconds
         gone = await self._in_thread(self._records.forget_before, before)
-        await self._in_thread(self._logs.forget, gone)
-        await self._in_thread(self._logs.prune, before)
+        await self._in_thread(self.logs.forget, gone)
+        await self._in_thread(self.logs.prune, before)
 
 
 def parse_image(text: str) -> tuple[Name, Tag]:

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 
+from forgereg.lines import masked
 from forgereg.logs import logger
 from forgereg.nix.events import (
     Event,
@@ -27,13 +28,11 @@ from forgereg.nix.events import (
     is_builder_line,
     parse_event,
     parse_line,
-    plain,
 )
 from forgereg.nix.flake import (
     Command,
     abandoned,
     limited,
-    masked,
     parse_locked,
     parse_outputs,
 )
@@ -166,10 +165,9 @@ class Listener:
             if event is not None:
                 self.errand.hear(event)
             return
-        text = self.hide(event.text[:_LOGGED])
-        line = Line(event.said, text)
+        line = self._hidden(event)
         self.errand.hear(line)
-        text = text[:_CHARACTERS].removeprefix("error: ")
+        text = line.text[:_CHARACTERS].removeprefix("error: ")
         if line.said is Said.BUILDER:
             self._lines.append(raw)
         elif text.startswith(_INTERRUPTED):
@@ -188,8 +186,16 @@ class Listener:
         self._lines.append(raw)
         if self.errand.is_full:
             self.errand.skip(lambda: self._read(raw))
-        elif text := plain(raw[:_LOGGED].decode("utf-8", "replace")):
-            self.errand.hear(Line(Said.BUILDER, self.hide(text)))
+            return
+        line = Line.read(Said.BUILDER, raw[:_LOGGED].decode("utf-8", "replace"))
+        if line.text:
+            self.errand.hear(self._hidden(line))
+
+    def _hidden(self, line: Line) -> Line:
+        text = self.hide(line.text[:_LOGGED])
+        # In colours a secret may not be found.
+        is_same = text == line.text and len(line.coloured) <= 2 * _LOGGED
+        return Line(line.said, text, line.coloured if is_same else "")
 
     def _read(self, raw: bytes) -> str:
         line = parse_line(raw)

@@ -20,10 +20,15 @@ from typing import Any, TypeAlias
 from attrs import frozen
 
 _PREFIX = b"@nix "
+#: What sets colours and the like: ECMA-48, SGR.
+_COLOUR = r"\x1b\[[0-9;]*m"
 #: Also lone surrogates, which JSON can hold and no file.
-_ESCAPES = re.compile(
-    r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]"
+_ESCAPE = (
+    r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|"  # titles and links
+    r"\x1b\[[0-9;:?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]"
 )
+_ESCAPES = re.compile(_ESCAPE)
+_OTHER_ESCAPES = re.compile(rf"(?!{_COLOUR})(?:{_ESCAPE})")
 
 #: Beginning and end of a line of a builder's log: nix sorts the keys of its events.
 _BUILDER_BEGINS, _BUILDER_ENDS = b'@nix {"action":"result","fields":["', b',"type":101}'
@@ -46,10 +51,20 @@ class Line:
     One line, or one message of several lines, for a person to read.
 
     :ivar text: without colours and control characters, other than line ends.
+    :ivar coloured: the same with the sequences that set colours; empty if there are
+        none.
     """
 
     said: Said
     text: str
+    coloured: str = ""
+
+    @classmethod
+    def read(cls, said: Said, text: str, place: str = "") -> Line:
+        """Read what may have any sequences in it."""
+        bare = plain(text)
+        bright = coloured(text) if "\x1b" in text else bare
+        return cls(said, bare + place, bright + place if bright != bare else "")
 
 
 @frozen
@@ -99,8 +114,8 @@ def parse_event(raw: bytes) -> Event | None:
     """
     if not raw.startswith(_PREFIX):
         # What nix's own children say goes past its log format.
-        text = plain(raw.decode("utf-8", "replace"))
-        return Line(Said.OTHER, text) if text else None
+        line = Line.read(Said.OTHER, raw.decode("utf-8", "replace"))
+        return line if line.text else None
     try:
         event = json.loads(raw[len(_PREFIX) :].decode())
     except (ValueError, RecursionError):
@@ -108,7 +123,7 @@ def parse_event(raw: bytes) -> Event | None:
     match event:
         # 101: a line of a builder's log
         case {"action": "result", "type": 101, "fields": [str(text), *_]}:
-            return Line(Said.BUILDER, plain(text))
+            return Line.read(Said.BUILDER, text)
         case {"action": "result", "id": int(id), "type": int(kind), "fields": fields}:
             return Told(id, kind, _tuple(fields))
         case {"action": "start", "id": int(id), "type": int(kind)}:
@@ -117,9 +132,9 @@ def parse_event(raw: bytes) -> Event | None:
         case {"action": "stop", "id": int(id)}:
             return Stopped(id)
         case {"action": "msg", "level": 0, "raw_msg": str(text)}:
-            return Line(Said.ERROR, plain(text) + _place(event))
+            return Line.read(Said.ERROR, text, _place(event))
         case {"action": "msg", "level": 0 | 1 | 2 as level, "msg": str(text)}:
-            return Line(Said.NOTICE if level else Said.ERROR, plain(text))
+            return Line.read(Said.NOTICE if level else Said.ERROR, text)
     return None
 
 
@@ -152,8 +167,22 @@ def _tuple(fields: object) -> tuple[Any, ...]:
 
 def plain(text: str) -> str:
     """Take out what would steer a terminal, and blanks at the end."""
+    return _without(_ESCAPES, text)
+
+
+def coloured(text: str) -> str:
+    """Take out what would steer a terminal, but for colours."""
+    return _without(_OTHER_ESCAPES, text)
+
+
+def _without(escapes: re.Pattern[str], text: str) -> str:
     # Most lines have nothing to take out, which is told faster so.
-    return (text if text.isprintable() else _ESCAPES.sub("", text)).rstrip()
+    if not text.isprintable():
+        if "\r" in text:  # a line that was written over is what it was in the end
+            ends = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+            text = "\n".join(ends)
+        text = escapes.sub("", text)
+    return text.rstrip()
 
 
 def _place(event: dict[str, Any]) -> str:

@@ -14,11 +14,6 @@ from typing import Any
 
 from attrs import frozen
 
-#: What follows ``//``, up to ``@``, and what follows a parameter that names a secret.
-_SECRETS = re.compile(
-    r"(//)[^/@\s'\"]+(?=@)|([?&](?:access_token|private_token|token|password)=)[^&\s'\"]+"
-)
-
 #: The oldest nix whose command line is understood here.
 OLDEST = (2, 8)
 
@@ -131,6 +126,18 @@ _DETAILS = """
   homepages = texts 1000 (list (ps.${name}.meta.homepage or null));"""
 
 
+#: Source: nix `src/libstore/builtins/buildenv.cc`; tried on 2.8.
+_TRIAL = """
+derivation {
+  name = "forge-registry-doctor";
+  system = "%s";
+  builder = "builtin:buildenv";
+  derivations = [ ];
+  manifest = "/none";
+  nonce = "%s";
+}
+"""
+
 #: How images name what Nix names otherwise.
 _MACHINES = {
     "x86_64": "amd64",
@@ -198,6 +205,14 @@ class Command:
     def probe(self) -> list[str]:
         """Evaluate a trifle that needs flakes and the store; prints ``true``."""
         return self._nix("eval", "--expr", "builtins ? getFlake")
+
+    def trial(self, nonce: str) -> list[str]:
+        """
+        Build an empty directory, by what nix itself can build.
+
+        :param nonce: another one each time, or nothing is built; letters and digits.
+        """
+        return self._nix("build", "--no-link", "--expr", _TRIAL % (self.system, nonce))
 
     def _nix(self, *words: str) -> list[str]:
         store = ("--store", self.store) if self.store else ()
@@ -279,11 +294,6 @@ def parse_locked(metadata: Any) -> str | None:
         case {"url": str(url)}:
             return url if "narHash=" in url else f"{url}#"
     return None
-
-
-def masked(text: str) -> str:
-    """Hide passwords and tokens that stand in URLs, such as a flake ref's."""
-    return _SECRETS.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
 def platform_of(system: str) -> str:

@@ -274,20 +274,23 @@ class Processes:
             self._stopped.callback(None)
 
 
-def ask_now(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, str, str]:
+def ask_now(
+    argv: Sequence[str], env: Mapping[str, str], seconds: float = 30.0
+) -> tuple[int, str, str]:
     """
-    Run a short child before there is a reactor.
+    Run a short child where there is no reactor. Blocking.
 
+    :param seconds: how long it may take.
     :returns: exit status, standard output, standard error.
     :raises OSError: there is no such program.
-    :raises subprocess.TimeoutExpired: it took more than 30 s.
+    :raises subprocess.TimeoutExpired: it took longer.
     """
     ended = subprocess.run(
         argv,
         env=dict(env),
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=30,
+        timeout=seconds,
         check=False,
     )
     out, err = (

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from enum import IntEnum
+from itertools import islice
 from typing import Any
 
 from attrs import define, field, frozen
@@ -22,6 +23,8 @@ from forgereg.nix.events import Event, Started, Stopped, Told, plain
 _MOST_ACTIVITIES = 1000
 #: What a number may come to: as much as a browser counts without loss.
 _MOST = 2**53 - 1
+#: How many of those that are being built are named.
+_MOST_NAMED = 20
 #: How long a phase or the name of a derivation may be, in characters.
 _CHARACTERS = 60
 #: How much of it is looked at; colours take room.
@@ -53,6 +56,19 @@ class Progress:
     fetched_bytes: int = 0
     fetch_bytes: int = 0
     building: str = ""
+    phase: str = ""
+
+
+@frozen
+class Derivation:
+    """
+    One that is being built.
+
+    :ivar name: without hash and ``.drv``.
+    :ivar phase: which it is in, such as ``buildPhase``; empty before the first.
+    """
+
+    name: str
     phase: str = ""
 
 
@@ -125,6 +141,12 @@ class Follower:
         return Progress(
             done, expected, running, failed, fetched, fetch, last.name, last.phase
         )
+
+    @property
+    def building(self) -> tuple[Derivation, ...]:
+        """Those that are being built, the last that began first; not all of many."""
+        last = islice(reversed(self._open[_Kind.BUILD].values()), _MOST_NAMED)
+        return tuple(Derivation(each.name, each.phase) for each in last)
 
     def _start(self, event: Started) -> None:
         try:

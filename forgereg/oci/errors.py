@@ -7,7 +7,7 @@ these into responses.
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import define, field
 
 
 @define
@@ -18,10 +18,12 @@ class RegistryError(Exception):
     :ivar detail: what the client reads about it: what went wrong and what to do;
         never a secret.
     :ivar is_repeated: whether it is remembered from before, and nothing was tried.
+    :ivar build_id: of the build that it is about, if there is one to be looked at.
     """
 
     detail: str
     is_repeated: bool = False
+    build_id: str | None = field(default=None, eq=False)
 
     def __str__(self) -> str:
         return self.detail

@@ -48,10 +48,22 @@ class BuildRecords:
         with writing(self._engine) as connection:
             return connection.execute(query.values(state=state, error=error)).rowcount
 
-    def newest(self, most: int) -> list[dict[str, Any]]:
-        """List builds, the newest first."""
+    def newest(
+        self, most: int, states: Sequence[str] = (), image: str = ""
+    ) -> list[dict[str, Any]]:
+        """
+        List builds, the newest first.
+
+        :param states: only those in one of these; empty for all.
+        :param image: only those that have it in their image's name, whatever the case.
+        """
         newest = builds.c.asked_at.desc(), text("rowid DESC")
-        return self._select(select(builds).order_by(*newest).limit(most))
+        query = select(builds).order_by(*newest).limit(most)
+        if states:
+            query = query.where(builds.c.state.in_(states))
+        if image:
+            query = query.where(builds.c.image.icontains(image, autoescape=True))
+        return self._select(query)
 
     def find(self, build_id: str) -> dict[str, Any] | None:
         """Give one build."""

@@ -54,9 +54,10 @@ from forgereg.web.answer import (
 from forgereg.web.coding import Codings, declare
 from forgereg.web.guard import Clients
 from forgereg.web.hold import Pending
+from forgereg.web.host import describe_to
 from forgereg.web.manifests import Manifests
 from forgereg.web.patience import MOST_REDIRECTS, Limits, blob_seconds, family_of
-from forgereg.web.problem import describe, problem
+from forgereg.web.problem import problem
 from forgereg.web.stream import ClientLeft, Truncated, send
 from forgereg.web.turns import Turns
 
@@ -207,7 +208,7 @@ class Api:
             if hops(request) < MOST_REDIRECTS:
                 cast(Any, request.channel).end_soon()
                 return send_here_again(request)
-        return refuse(request, describe(error))
+        return refuse(request, describe_to(request, self._clients, error))
 
     @app.handle_errors(HTTPException)  # type: ignore[arg-type]
     def _misrouted(self, request: Request, failure: Failure) -> bytes:

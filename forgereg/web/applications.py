@@ -19,15 +19,15 @@ from werkzeug.routing import PathConverter
 
 from forgereg.flow.applications import Applications
 from forgereg.flow.registry import Registry
-from forgereg.oci.errors import RegistryError, RequestInvalid, StillBuilding
+from forgereg.oci.errors import RegistryError, RequestInvalid
 from forgereg.oci.reference import Tag, parse_name, parse_reference
 from forgereg.web.answer import fail, hops, refuse, send_here_again, whole
 from forgereg.web.guard import Clients
-from forgereg.web.hold import Pending, describe_wait
-from forgereg.web.host import host_of
+from forgereg.web.hold import Pending, still_building
+from forgereg.web.host import describe_to, host_of
 from forgereg.web.manifests import warn
 from forgereg.web.patience import Family, Limits, Then, patience
-from forgereg.web.problem import Problem, describe, problem
+from forgereg.web.problem import Problem, problem
 
 
 @define
@@ -81,7 +81,7 @@ class ApplicationFiles:
             if plan.then is Then.REDIRECT:
                 return send_here_again(request)
             build = self._registry.waiting_for(name, tag)
-            raise StillBuilding(describe_wait(f"{name}:{tag}", build, self._now()))
+            raise still_building(f"{name}:{tag}", build, self._now())
         composed = pending.result()
         if composed.stale is not None:
             warn(request, composed.stale)
@@ -91,7 +91,8 @@ class ApplicationFiles:
 
     @app.handle_errors(RegistryError)  # type: ignore[arg-type]
     def _refused(self, request: Request, failure: Failure) -> bytes:
-        return _refuse(request, describe(cast(RegistryError, failure.value)))
+        error = cast(RegistryError, failure.value)
+        return _refuse(request, describe_to(request, self._clients, error))
 
     @app.handle_errors(HTTPException)  # type: ignore[arg-type]
     def _misrouted(self, request: Request, failure: Failure) -> bytes:

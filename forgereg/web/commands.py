@@ -36,17 +36,17 @@ class Commands:
     note: str = ""
 
 
-def commands(image: str, is_tls: bool) -> tuple[Commands, ...]:
+def commands(image: str, is_secure: bool) -> tuple[Commands, ...]:
     """
     Write the commands for an image.
 
     :param image: a whole reference, such as ``localhost:6443/packages/hello:latest``.
-    :param is_tls: whether its registry is spoken to in TLS.
+    :param is_secure: whether its registry is spoken to in TLS.
     """
     host, _, rest = image.partition("/")
     name = _pod_name(rest)
     podman, ctr, nerdctl, for_docker, for_nodes = "", "", "", "", ""
-    if not is_tls:
+    if not is_secure:
         podman, ctr, nerdctl = (
             " --tls-verify=false",
             " --plain-http",
@@ -97,14 +97,14 @@ def commands(image: str, is_tls: bool) -> tuple[Commands, ...]:
     )
 
 
-def compose_command(host: str, application: str, is_tls: bool) -> str:
+def compose_command(host: str, application: str, is_secure: bool) -> str:
     """
     Write what starts an application.
 
     :param application: its path, such as ``shop``, or ``team/shop`` of the flake whose
         names begin with ``team``.
     """
-    scheme = "https" if is_tls else "http"
+    scheme = "https" if is_secure else "http"
     address = f"{scheme}://{host}/-/applications/{application}/compose.yaml"
     # The name of the project is otherwise that of the directory one happens to be in.
     project = _pod_name(application)

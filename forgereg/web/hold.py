@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from forgereg.flow.report import Report
+from forgereg.oci.errors import StillBuilding
 from forgereg.oci.manifest import PAD
 
 T = TypeVar("T")
@@ -117,17 +118,18 @@ async def trickle(
     return PAD[:written]
 
 
-def describe_wait(image: str, build: Report | None, now: float) -> str:
+def still_building(image: str, build: Report | None, now: float) -> StillBuilding:
     """Tell somebody who is not to wait any longer what there is to wait for."""
     if build is None:
-        return f"{image} is on its way; pull again in a minute"
+        return StillBuilding(f"{image} is on its way; pull again in a minute")
     progress, since = build.progress, build.asked_at
     done = f", {progress.done}/{progress.expected} derivations" * bool(
         progress.expected
     )
     seconds = now - since
     time = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-    return (
+    return StillBuilding(
         f"{image} is still {build.state.value}{done}, after {time};"
-        f" its log: /-/api/builds/{build.id}/log; pull again in a minute"
+        " pull again in a minute",
+        build_id=build.id,
     )

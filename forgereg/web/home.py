@@ -20,7 +20,7 @@ from werkzeug.http import parse_accept_header
 from forgereg.flow.catalogue import Catalogue, Entry, Kind, Standing, View
 from forgereg.web.answer import JSON, header, whole
 from forgereg.web.commands import commands, compose_command
-from forgereg.web.host import is_tls
+from forgereg.web.host import is_secure
 from forgereg.web.pages import HTML, Pages, tell_errors
 
 E = TypeVar("E", bound=Enum)
@@ -120,7 +120,7 @@ class Home:
             await self._catalogue.view(),
             query,
             pages.host(request),
-            is_tls(request, pages.clients),
+            is_secure(request, pages.clients),
         )
         if b"part" not in request.args:
             return await pages.show(request, "home", **values)
@@ -161,7 +161,7 @@ def _read(request: Request) -> Query:
     )
 
 
-_CLIENTS = {each.client: each.title for each in commands("", is_tls=True)}
+_CLIENTS = {each.client: each.title for each in commands("", is_secure=True)}
 
 
 def _values(view: View, query: Query, host: str, tls: bool) -> Mapping[str, object]:

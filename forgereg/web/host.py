@@ -8,9 +8,10 @@ import re
 
 from twisted.web.server import Request
 
-from forgereg.oci.errors import RequestInvalid
+from forgereg.oci.errors import RegistryError, RequestInvalid
 from forgereg.oci.reference import shown
 from forgereg.web.guard import Clients
+from forgereg.web.problem import Problem, describe
 
 #: What a reference to an image can begin with.
 #: Source: distribution, reference/regexp.go, DomainRegexp.
@@ -39,11 +40,23 @@ def host_of(request: Request, clients: Clients) -> str:
     host, port = match["host"].lower(), match["port"] or ""
     # Clients take a first word for a host only if it looks like one.
     if not port and "." not in host and host != "localhost":
-        port = ":443" if is_tls(request, clients) else ":80"
+        port = ":443" if is_secure(request, clients) else ":80"
     return host + port
 
 
-def is_tls(request: Request, clients: Clients) -> bool:
-    """Say whether the client speaks TLS, if only to a proxy that is believed."""
+def is_secure(request: Request, clients: Clients) -> bool:
+    """Say whether the client speaks TLS, to the registry or to a proxy of its own."""
     scheme = clients.told_by_proxy(request, "x-forwarded-proto")
-    return request.isSecure() or scheme == "https"
+    return scheme == "https" if scheme else request.isSecure()
+
+
+def describe_to(request: Request, clients: Clients, error: RegistryError) -> Problem:
+    """Write an error down for who asked, with the page of the build that it is about."""
+    if error.build_id is None:
+        return describe(error)
+    page = f"/-/builds/{error.build_id}"
+    try:
+        scheme = "https" if is_secure(request, clients) else "http"
+        return describe(error, f"{scheme}://{host_of(request, clients)}{page}")
+    except RequestInvalid:
+        return describe(error, page)

@@ -26,7 +26,7 @@ from forgereg.records.revisions import Sharing
 from forgereg.web.answer import whole
 from forgereg.web.commands import commands, compose_command
 from forgereg.web.drawing import Column, Stretch, columns, stretches
-from forgereg.web.host import is_tls
+from forgereg.web.host import is_secure
 from forgereg.web.pages import Pages, tell_errors
 
 #: How large a form may be that is sent, in bytes.
@@ -167,12 +167,12 @@ class ImagePages:
 
     def _start(self, request: Request, application: Name) -> str:
         *prefix, _, word = application.components
-        host, tls = self._pages.host(request), is_tls(request, self._pages.clients)
+        host, tls = self._pages.host(request), is_secure(request, self._pages.clients)
         return compose_command(host, "/".join([*prefix, word]), tls)
 
     def _values(self, request: Request, it: Inspected) -> dict[str, Any]:
         host, image = self._pages.host(request), it.image
-        tls = is_tls(request, self._pages.clients)
+        tls = is_secure(request, self._pages.clients)
         reference = pulled = f":{it.tag}"
         if image is not None and (it.tag is None or it.is_past):
             pulled = f"@{image.digest}"

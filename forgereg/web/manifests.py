@@ -23,7 +23,6 @@ from forgereg.oci.errors import (
     ReferrersUnknown,
     RegistryError,
     ShuttingDown,
-    StillBuilding,
 )
 from forgereg.oci.manifest import PAD
 from forgereg.oci.media import MANIFESTS, OCI_MANIFEST, REFERABLE
@@ -40,9 +39,9 @@ from forgereg.web.answer import (
     whole,
 )
 from forgereg.web.guard import Clients
-from forgereg.web.hold import Pending, describe_wait, trickle
+from forgereg.web.hold import Pending, still_building, trickle
+from forgereg.web.host import describe_to
 from forgereg.web.patience import Family, Limits, Patience, Then, family_of, patience
-from forgereg.web.problem import describe
 from forgereg.web.tombstone import Tombstones
 
 #: What may not stand in a header between quotes, and how long a warning may be.
@@ -144,7 +143,7 @@ class Manifests:
         if isinstance(asked.reference, Tag):
             build = self._registry.waiting_for(asked.name, asked.reference)
         pending.leave()
-        raise StillBuilding(describe_wait(image, build, self._now()))
+        raise still_building(image, build, self._now())
 
     def _refuse(self, asked: _Asked, error: RegistryError) -> bytes:
         is_told = asked.family is Family.CONTAINERD and isinstance(asked.reference, Tag)
@@ -152,7 +151,7 @@ class Manifests:
         # when this process is gone would read "not found".
         if not is_told or isinstance(error, ReferrersUnknown | ShuttingDown):
             raise error
-        refusal = describe(error)
+        refusal = describe_to(asked.request, self._clients, error)
         digest = self._tombstones.lay(refusal)
         if asked.request.method == b"HEAD":
             identify(asked.request, digest)
@@ -190,7 +189,7 @@ class Manifests:
         except ShuttingDown:
             return break_off(request)
         except RegistryError as e:
-            refusal = describe(e)
+            refusal = describe_to(request, self._clients, e)
             self._tombstones.lay(refusal, written)
             return refusal.body
 

@@ -25,7 +25,7 @@ from forgereg.logs import logger
 from forgereg.oci.errors import Forbidden, RegistryError, RequestInvalid
 from forgereg.web.answer import break_off, whole
 from forgereg.web.guard import Clients, Guard
-from forgereg.web.host import host_of, is_tls
+from forgereg.web.host import host_of, is_secure
 from forgereg.web.problem import describe
 from forgereg.web.static import Static
 
@@ -94,7 +94,7 @@ class Pages:
             request.setHeader(name, value)
         shared = {
             "host": self.host(request),
-            "is_tls": is_tls(request, self.clients),
+            "is_secure": is_secure(request, self.clients),
             "may_change": self.may_change(request),
             "now": self.now(),
         }

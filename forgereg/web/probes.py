@@ -90,7 +90,7 @@ def _wants_json(request: Request) -> bool:
     if asked in (b"json", b"text"):
         return asked == b"json"
     accept = parse_accept_header(header(request, "accept"), MIMEAccept)
-    return accept.best_match([_TEXT, JSON]) == JSON
+    return str(accept.best_match([_TEXT, JSON])) == JSON
 
 
 def _json(check: Check) -> dict[str, object]:

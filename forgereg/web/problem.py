@@ -67,17 +67,28 @@ class Problem:
     body: bytes
 
 
-def problem(status: int, code: str, message: str) -> Problem:
-    """Write an error down as the specification has it."""
+def problem(status: int, code: str, message: str, see: str = "") -> Problem:
+    """
+    Write an error down as the specification has it.
+
+    :param see: the address of a page that tells more; it is never cut off.
+    """
+    end = f"see {see}" if see else ""
     reason = _NOT_PRINTABLE.sub(" ", message).strip()
-    if len(reason) > _MAX_REASON:
-        reason = reason[: _MAX_REASON - 3] + "..."
-    body = json.dumps({"errors": [{"code": code, "message": message}]})
-    return Problem(status, reason.encode(), body.encode())
+    room = _MAX_REASON - len(f" {end}" * bool(end))
+    if len(reason) > room:
+        reason = reason[: max(0, room - 3)] + "..."
+    whole = "\n".join(filter(None, (message, end)))
+    body = json.dumps({"errors": [{"code": code, "message": whole}]})
+    return Problem(status, f"{reason} {end}".rstrip().encode(), body.encode())
 
 
-def describe(error: errors.RegistryError) -> Problem:
-    """Write down one of the registry's own errors."""
+def describe(error: errors.RegistryError, see: str = "") -> Problem:
+    """
+    Write down one of the registry's own errors.
+
+    :param see: the address of a page that tells more.
+    """
     kind = next(each for each in type(error).__mro__ if each in TABLE)
     status, code = TABLE[kind]
-    return problem(status, code, str(error))
+    return problem(status, code, str(error), see)

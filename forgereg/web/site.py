@@ -323,6 +323,11 @@ class RegistrySite(server.Site):
         self.protocol = _Channel  # type: ignore[assignment, method-assign]
         self.displayTracebacks = False
 
+    @property
+    def busy(self) -> int:
+        """How many connections wait for an answer, or for the rest of one."""
+        return sum(bool(channel.requests) for channel in self.channels)
+
     def room(self, path: Sequence[bytes]) -> Room | None:
         """Find who answers at a path, given in parts; None where it is the API."""
         words = path[:2] if path[:1] == [b"-"] else path

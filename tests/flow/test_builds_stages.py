@@ -166,13 +166,13 @@ def test_progress(served: Served) -> None:
 
 
 def test_log(served: Served) -> None:
-    """A build's log has what nix and the builders say, without colours."""
+    """A build's log has what nix and the builders say, and their colours."""
     hold(served, State.BUILDING)
     served.nix.say(
         "warning: \x1b[31mold\x1b[0m",
         nix_says("result", id=2, type=101, fields=["checking for gcc… yes"]),
     )
-    assert log_of(served) == "warning: old\nchecking for gcc… yes\n"
+    assert log_of(served) == "warning: \x1b[31mold\x1b[0m\nchecking for gcc… yes\n"
 
 
 def test_log_of_a_failure(served: Served) -> None:

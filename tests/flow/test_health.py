@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from attrs import define, field
@@ -165,7 +165,7 @@ def test_a_disk_that_is_gone(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that has no room for records is not well."""
-    nearly = namedtuple("nearly", "f_bavail f_frsize")(1000, 4096)
+    nearly = SimpleNamespace(f_bavail=1000, f_frsize=4096)
     monkeypatch.setattr(os, "statvfs", lambda _: nearly)
     with pytest.raises(Unwell, match="only 4 MB are free"):
         look_at_disk(tmp_path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import re
 import socket
 import ssl
 import subprocess
@@ -19,8 +18,9 @@ import pytest
 from attrs import frozen
 
 from tests import daemon
-from tests.daemon import ROOT, Daemon, eventually, free_port
+from tests.daemon import Daemon, eventually, free_port
 from tests.live.clients import Skopeo
+from tests.live.documented import documented
 
 #: Another machine, as far as anybody can tell: what nobody's proxy is.
 CLIENT = "127.0.0.9"
@@ -71,12 +71,10 @@ class Proxy:
 
     def settings(self, kind: str, **values: Any) -> str:
         """Write its settings down, from the documentation's."""
-        page = (ROOT / "docs" / "operations.md").read_text()
-        (documented,) = re.findall(rf"^```{kind}\n(.*?)^```$", page, re.M | re.S)
-        for text, other in {**self.changed, "127.0.0.1:6443": "{upstream}"}.items():
-            assert documented.count(text) == 1, text
-            documented = documented.replace(text, other.format(**values))
-        return self.around.format(documented=documented, **values)
+        changed = {**self.changed, "127.0.0.1:6443": "{upstream}"}
+        filled = {old: new.format(**values) for old, new in changed.items()}
+        text = documented(f"{kind}\n", filled)
+        return self.around.format(documented=text, **values)
 
 
 KINDS = {
@@ -254,9 +252,12 @@ def stub(answer: bytes, rest: threading.Event, end: bytes) -> tuple[int, list[by
             while not asked:
                 connection, _ = listening.accept()
                 with connection:
-                    head = connection.recv(2**16)
-                    if b" HTTP/1.1\r\n" not in head:
-                        continue  # a proxy that only looks whether we are there
+                    # What HAProxy says before a request may come alone.
+                    head = more = connection.recv(2**16)
+                    while more and b" HTTP/1.1\r\n" not in head:
+                        head += (more := connection.recv(2**16))
+                    if not more:
+                        continue
                     asked.append(head)
                     connection.sendall(answer)
                     rest.wait(60)

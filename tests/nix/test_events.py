@@ -46,7 +46,9 @@ def test_line_of_a_builder() -> None:
 def test_error_of_an_older_nix() -> None:
     """An error is read from the message where that is all there is."""
     line = nix(action="msg", level=0, msg="\x1b[31;1merror:\x1b[0m no such attribute")
-    assert parse_line(line) == Line(Said.ERROR, "error: no such attribute")
+    read = parse_line(line)
+    assert read is not None
+    assert (read.said, read.text) == (Said.ERROR, "error: no such attribute")
 
 
 def test_error_without_its_trace() -> None:
@@ -126,7 +128,32 @@ def test_nothing_that_steers_a_terminal(text: str) -> None:
 )
 def test_colours_leave_no_litter(escape: str) -> None:
     """What a terminal would not have shown is not shown either."""
-    assert parse_line(log_line(f"be{escape}fore")) == Line(Said.BUILDER, "before")
+    line = parse_line(log_line(f"be{escape}fore"))
+    assert line is not None and line.text == "before"
+
+
+@pytest.mark.parametrize(
+    ("text", "coloured"),
+    [
+        ("\x1b[31;1mred\x1b[0m", "\x1b[31;1mred\x1b[0m"),
+        (
+            "\x1b[2J\x1b[32mgreen\x1b]8;;http://x\x07 \x1b[?25l",
+            "\x1b[32mgreen",
+        ),
+        ("\x1b[0Kplain", ""),
+        ("plain", ""),
+    ],
+)
+def test_colours(text: str, coloured: str) -> None:
+    """Colours are kept for who can show them, and nothing else that steers."""
+    line = parse_line(log_line(text))
+    assert line is not None and line.coloured == coloured
+
+
+def test_line_written_over() -> None:
+    """Of a line that a builder writes again and again its last state is left."""
+    line = parse_line(log_line("10 %\r50 %\r100 %\r"))
+    assert line == Line(Said.BUILDER, "100 %")
 
 
 def test_control_characters_of_the_second_kind() -> None:

@@ -6,11 +6,12 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from tests.daemon import registry
+from tests.daemon import Daemon, registry
 
 FLAKE = "path:/nowhere"
 
@@ -24,6 +25,12 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
         yield end
 
 
+def looked_after(folder: Path, **env: str) -> AbstractContextManager[Daemon]:
+    """Start a registry as systemd does."""
+    told = {"NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "400000"}
+    return registry(folder, FLAKE, port=None, listener=None, **told, **env)
+
+
 def hear(manager: socket.socket, word: str) -> str:
     """Wait for a message that begins so."""
     while not (message := manager.recv(4096).decode()).startswith(word):
@@ -33,8 +40,7 @@ def hear(manager: socket.socket, word: str) -> str:
 
 def test_from_start_to_stop(tmp_path: Path, manager: socket.socket) -> None:
     """systemd hears of a start, a reload and a stop, and that the reactor runs."""
-    env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
-    with registry(tmp_path, FLAKE, **env) as running:
+    with looked_after(tmp_path) as running:
         assert "STATUS=0 builds run" in hear(manager, "READY=1")
         assert running.ask("/healthz").status == 200
         hear(manager, "WATCHDOG=1")
@@ -47,13 +53,12 @@ def test_from_start_to_stop(tmp_path: Path, manager: socket.socket) -> None:
         hear(manager, "READY=1")
         running.process.terminate()
         assert "EXTEND_TIMEOUT_USEC=30000000" in hear(manager, "STOPPING=1")
-        assert running.stop() == 0
+        assert running.stop() == -signal.SIGTERM
 
 
 def test_a_reactor_that_is_stuck(tmp_path: Path, manager: socket.socket) -> None:
     """systemd hears nothing of a process that does not go on."""
-    env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
-    with registry(tmp_path, FLAKE, **env) as running:
+    with looked_after(tmp_path) as running:
         hear(manager, "WATCHDOG=1")
         running.process.send_signal(signal.SIGSTOP)
         manager.settimeout(1)
@@ -73,12 +78,7 @@ def test_children_are_not_told(tmp_path: Path, manager: socket.socket) -> None:
         f'#!/bin/sh\nenv >> {tmp_path}/seen\nPATH=${{PATH#*:}} exec nix "$@"\n'
     )
     nix.chmod(0o755)
-    env = {
-        "NOTIFY_SOCKET": str(tmp_path / "notify"),
-        "WATCHDOG_USEC": "400000",
-        "PATH": f"{folder}:{os.environ['PATH']}",
-    }
-    with registry(tmp_path, FLAKE, **env) as running:
+    with looked_after(tmp_path, PATH=f"{folder}:{os.environ['PATH']}") as running:
         running.wait_for("can be pulled until it can be read")
     seen = (tmp_path / "seen").read_text()
     assert "PATH=" in seen and "NOTIFY_SOCKET" not in seen and "WATCHDOG" not in seen

@@ -147,7 +147,8 @@ def test_unexpected_failure(
     assert refused.status == 500
     assert refused.error == (
         "UNKNOWN",
-        "the registry failed; its log has more under incident id-2",
+        "the registry failed; its log has more under"
+        f" incident id-2 (request {refused['X-Request-Id']})",
     )
     assert b"secret" not in refused.body
     assert "incident id-2" in log.text

@@ -11,7 +11,7 @@ from forgereg.nix.process import Exit
 from forgereg.oci.errors import DiskFull
 from forgereg.oci.media import OCI_MANIFEST
 from forgereg.records.records import Records
-from tests.client import Answer, Headers
+from tests.client import Answer, Headers, ask
 from tests.registry import ANY_FORM, Served, digest_of
 
 LATEST = "/v2/packages/hello/manifests/latest"
@@ -39,7 +39,8 @@ def test_failed_build(served: Served) -> None:
     assert answer.error == (
         "MANIFEST_UNKNOWN",
         "build of packages/hello:latest failed: builder failed\n"
-        "last lines of the log:\n> gcc: not found",
+        "last lines of the log:\n> gcc: not found\n"
+        "see http://registry.test:6443/-/builds/id-1",
     )
 
 
@@ -50,7 +51,21 @@ def test_reason_phrase(served: Served) -> None:
     assert answer.reason == (
         "build of packages/hello:latest failed: failed"
         " last lines of the log: > gcc: caf"
+        " see http://registry.test:6443/-/builds/id-1"
     )
+
+
+def test_long_reason_phrase(served: Served) -> None:
+    """However much went wrong, the page that tells all of it is named."""
+    served.nix.fail("build", said("it is " + "so " * 200 + "broken"))
+    proxied = [("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "forge.test")]
+    served.get(LATEST, ANY_FORM)
+    for _ in range(2):  # what is remembered names the build that failed
+        answer = ask(
+            served.site, "GET", LATEST, [*ANY_FORM, *proxied], address="127.0.0.1"
+        )
+        assert answer.reason.endswith("so... see https://forge.test/-/builds/id-1")
+        assert len(answer.reason) <= 240
 
 
 def test_failed_evaluation(served: Served) -> None:
@@ -76,7 +91,7 @@ def test_timeout(served: Served) -> None:
     answer = served.get(LATEST, ANY_FORM)
     assert answer.status == 422
     assert "timed out after 3600 s (NIX_BUILD_TIMEOUT)" in answer.reason
-    assert answer.error[1].endswith("> still compiling")
+    assert "> still compiling\nsee http" in answer.error[1]
 
 
 def test_full_disk_of_nix(served: Served) -> None:

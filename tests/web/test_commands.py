@@ -9,31 +9,31 @@ from forgereg.web.commands import commands, compose_command
 DIGEST = f"sha256:{64 * 'a'}"
 
 
-def pulls(image: str, is_tls: bool) -> dict[str, str]:
-    return {each.client: each.pull for each in commands(image, is_tls)}
+def pulls(image: str, is_secure: bool) -> dict[str, str]:
+    return {each.client: each.pull for each in commands(image, is_secure)}
 
 
-def notes(image: str, is_tls: bool) -> set[str]:
-    return {each.client for each in commands(image, is_tls) if each.note}
+def notes(image: str, is_secure: bool) -> set[str]:
+    return {each.client for each in commands(image, is_secure) if each.note}
 
 
 def test_tls() -> None:
     """Over TLS no client needs a flag, nor to be set up."""
     image = "registry.example.org/packages/hello:latest"
-    assert pulls(image, is_tls=True) == {
+    assert pulls(image, is_secure=True) == {
         "docker": f"docker pull {image}",
         "podman": f"podman pull {image}",
         "ctr": f"ctr images pull {image}",
         "nerdctl": f"nerdctl pull {image}",
         "kubernetes": f"image: {image}",
     }
-    assert notes(image, is_tls=True) == set()
+    assert notes(image, is_secure=True) == set()
 
 
 def test_plain() -> None:
     """Over plain HTTP each client that can be told by a flag is told."""
     image = "localhost:6443/packages/hello:latest"
-    assert pulls(image, is_tls=False) == {
+    assert pulls(image, is_secure=False) == {
         "docker": f"docker pull {image}",
         "podman": f"podman pull --tls-verify=false {image}",
         "ctr": f"ctr images pull --plain-http {image}",
@@ -54,7 +54,7 @@ def test_plain() -> None:
 )
 def test_docker_is_set_up(host: str, is_told: bool) -> None:
     """Docker has to be set up for plain HTTP, but not on its own machine."""
-    found = notes(f"{host}/packages/hello:latest", is_tls=False)
+    found = notes(f"{host}/packages/hello:latest", is_secure=False)
     assert ("docker" in found) == is_told
 
 
@@ -69,13 +69,13 @@ def test_docker_is_set_up(host: str, is_told: bool) -> None:
 )
 def test_names_of_pods(reference: str, name: str) -> None:
     """A pod is called as its image, as far as Kubernetes allows."""
-    run = commands(f"localhost:6443/{reference}", is_tls=False)[-1].run
+    run = commands(f"localhost:6443/{reference}", is_secure=False)[-1].run
     assert run.startswith(f"kubectl run {name} ")
 
 
 def test_compose() -> None:
     """An application is started by the address of its compose file."""
-    command = compose_command("r.example.org", "team/shop", is_tls=True)
+    command = compose_command("r.example.org", "team/shop", is_secure=True)
     assert command == (
         "curl -fsSL https://r.example.org/-/applications/team/shop/compose.yaml"
         " | docker compose -p shop -f - up"
