@@ -34,9 +34,9 @@ def test_columns_side_by_side() -> None:
     )
 
 
-@given(st.lists(st.integers(0, 10**9), max_size=100))
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=100))
 def test_columns_stay_in_the_picture(values: list[int]) -> None:
     """No column leaves the picture, and a single pull can be seen beside a million."""
-    for value, each in zip(values, columns(values, max(values), 0.5)) if values else ():
+    for value, each in zip(values, columns(values, max(values), 0.5), strict=True):
         assert 0 <= each.x and each.x + each.width <= 100.01
         assert each.y >= 0 and (each.height >= 3) == (value > 0)
