@@ -217,12 +217,11 @@ def test_hostile_image(tmp_path: Path) -> None:
         served.nix.packages["hello"] = served.store.package("1", hostile, name="evil")
         served.pull("packages/hello")
         answer = served.get(PAGE)
-        assert EVIL in unescape(answer.body.decode())
+        assert EVIL.replace("\u202e", r"\u202e") in unescape(answer.body.decode())
         assert b"<script>alert" not in answer.body
         assert b"<b onclick" not in answer.body
         assert len(answer.body) < 100_000
-        isolated = re.sub(rb"<(bdi|code|details|summary)\b.*?</\1>", b"", answer.body)
-        assert "\u202e".encode() not in isolated
+        assert "\u202e".encode() not in answer.body
 
 
 def test_config_that_is_not_at_hand(served: Served) -> None:
