@@ -34,12 +34,21 @@ def open_home(tab: Tab, registry: Daemon, query: str = "") -> None:
     expect(tab.page.locator(".entry").first).to_be_visible(timeout=60_000)
 
 
-PAGES = {"home": "/", "status": "/-/status", "missing": "/-/status/nothing"}
+PAGES = {
+    "home": "/",
+    "image": "/-/images/packages/hello",
+    "image-unbuilt": "/-/images/packages/hello-single",
+    "image-unknown": "/-/images/packages/nothing",
+    "builds": "/-/builds",
+    "status": "/-/status",
+    "missing": "/-/status/nothing",
+}
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_pages(chromium: Chromium, registry: Daemon, name: str) -> None:
     """Every page can be read in light and dark, on a phone, and without scripts."""
+    registry.ask("/v2/packages/hello/manifests/latest")
     with chromium.tab() as tab:
         open_home(tab, registry)
     chromium.look_at(address(registry, PAGES[name]), name)
@@ -133,7 +142,13 @@ def test_status_of_what_has_gone(
         expect(tab.page.get_by_role("heading", name="Space")).to_be_visible()
 
 
-HOSTILE_PAGES = {"home": "/", "status": "/-/status"}
+HOSTILE_PAGES = {
+    "home": "/",
+    "image": "/-/images/packages/shouts",
+    "builds": "/-/builds",
+    "build": "",
+    "status": "/-/status",
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE_PAGES)
@@ -141,10 +156,12 @@ def test_hostile_words(chromium: Chromium, hostile: Daemon, name: str) -> None:
     """Whatever a flake, a build or an image says is text, and moves nothing."""
     for image in ("shouts", "fails"):
         hostile.ask(f"/v2/packages/{image}/manifests/latest")
+    failed = hostile.ask("/-/api/builds").json["builds"]
+    path = HOSTILE_PAGES[name] or f"/-/builds/{failed[0]['id']}"
     for look in (DESK, PHONE):
         with chromium.tab(look) as tab:
             open_home(tab, hostile)
-            tab.page.goto(address(hostile, HOSTILE_PAGES[name]))
+            tab.page.goto(address(hostile, path))
             tab.check(f"hostile-{name}")
             assert tab.page.evaluate("window.pwned") is None
             assert tab.page.locator("main img, main script").count() == 0
