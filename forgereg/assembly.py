@@ -65,6 +65,7 @@ from forgereg.records.builds import BuildRecords
 from forgereg.records.pulls import Pulls
 from forgereg.records.records import Records
 from forgereg.records.revisions import Revisions
+from forgereg.traces import NoTraces, Tracer
 from forgereg.values import FlakeSetting
 
 _log = logger(__name__)
@@ -95,6 +96,7 @@ class Machine:
     :ivar recent: the last warnings and errors.
     :ivar version: the registry's own.
     :ivar nix_version: as nix says it.
+    :ivar tracer: keeps traces.
     """
 
     state: Path
@@ -112,6 +114,7 @@ class Machine:
     recent: Recent = field(factory=Recent)
     version: str = ""
     nix_version: str = ""
+    tracer: Tracer = field(factory=NoTraces)
 
 
 @frozen
@@ -179,6 +182,7 @@ class Assembly:
             logs.forget,
             in_thread,
             metrics,
+            machine.tracer,
         )
         scripts = Scripts(
             machine.run_stream,
@@ -304,6 +308,7 @@ class Assembly:
             machine.new_id,
             in_thread,
             metrics,
+            machine.tracer,
         )
         self.apply(settings, self.secrets)
 

@@ -20,6 +20,7 @@ from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
 from forgereg.lines import masked
 from forgereg.metrics import Metrics
+from forgereg.traces import Tracer
 from forgereg.values import written
 from forgereg.web.api import Api
 from forgereg.web.applications import ApplicationFiles
@@ -71,6 +72,7 @@ class Entrance:
     _new_id: Callable[[], str]
     _in_thread: InThread
     _metrics: Metrics
+    _tracer: Tracer
     guard: Guard = field(init=False, factory=Guard)
     clients: Clients = field(init=False, factory=Clients)
     codings: Codings = field(init=False)
@@ -85,6 +87,7 @@ class Entrance:
     def __attrs_post_init__(self) -> None:
         self.codings = Codings(self.clients)
         self.api = self._api()
+        self.api.tracer = self._tracer
         self.hooks = Hooks(None, self._works.pushed, self._new_id)
         self.sessions = Sessions(lambda: self.guard.token, self.clients, self._now)
         self.streams = Streams(self._clock)
@@ -110,6 +113,7 @@ class Entrance:
             self.guard,
             self._now,
             self._metrics,
+            self._tracer,
         )
 
     def _api(self) -> Api:
@@ -152,6 +156,14 @@ class Entrance:
         scrape = Scrape(self._metrics, self._in_thread, self._new_id)
         probes = Room(Probes(self._health, self._new_id).app.resource())
         home = Home(self._catalogue, self.pages)
+        images = ImagePages(
+            self._inspection,
+            works,
+            self.pages,
+            clients.name,
+            settings.max_image_name_length,
+            settings.max_tag_length,
+        )
         login = Login(
             self.pages, self.sessions, lambda: self.guard.token, clients, self._clock
         )
@@ -166,14 +178,6 @@ class Entrance:
             self._now,
             self._in_thread,
         )
-        images = ImagePages(
-            self._inspection,
-            works,
-            self.pages,
-            clients.name,
-            settings.max_image_name_length,
-            settings.max_tag_length,
-        )
         return {
             b"": Room(home.app.resource()),
             b"healthz": probes,
@@ -181,10 +185,10 @@ class Entrance:
             b"-/api": Room(control.app.resource(), CONTROL_BODY),
             b"-/applications": Room(files.app.resource()),
             b"-/builds": Room(builds.app.resource(), BUILDS_BODY),
-            b"-/images": Room(images.app.resource(), IMAGES_BODY),
             b"-/hooks": Room(self.hooks.app.resource(), HOOKS_BODY),
-            b"metrics": Room(scrape.app.resource()),
+            b"-/images": Room(images.app.resource(), IMAGES_BODY),
             b"-/login": Room(login.app.resource(), LOGIN_BODY),
+            b"metrics": Room(scrape.app.resource()),
             b"-/static": Room(self.pages.static.app.resource()),
             b"-/status": Room(self.status.app.resource()),
         }

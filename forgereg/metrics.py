@@ -151,7 +151,7 @@ class Metrics:
 
         self.requests = counter(
             "http_requests_total",
-            "Requests that were answered; status 499 where the client left before.",
+            "Requests; status 499 where the connection ended before the answer did.",
             *("route", "method", "status"),
         )
         self.sent_bytes = counter(

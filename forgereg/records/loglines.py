@@ -16,12 +16,14 @@ from forgereg.records.buildlogs import BuildLogs
 
 #: How many lines are read at a time, and how many bytes, lines that are longer aside.
 MOST_LINES, MOST_BYTES = 2000, 2**18
+#: How many lines are given of those that came faster than anybody reads.
+_MOST_NEWS = 500
 #: How much of a line is given, in bytes.
 _MOST_OF_LINE = 2**14
 #: How many lines are given before one that is asked for.
 _LINES_BEFORE = 50
 #: How much is searched at a time, how much of that at once, and how much is found.
-_STEP, _BLOCK, _MOST_FOUND = 2**24, 2**20, 200
+_STEP, _BLOCK, _MOST_FOUND = 2**24, 2**18, 200
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
 
 
@@ -67,11 +69,11 @@ class LogLines:
     _build_id: str
     _is_over: bool = True
 
-    def last(self) -> Stretch:
+    def last(self, most: int = MOST_LINES) -> Stretch:
         """Give the last lines."""
-        return self.before(self._size())
+        return self.before(self._size(), most)
 
-    def before(self, offset: int) -> Stretch:
+    def before(self, offset: int, most: int = MOST_LINES) -> Stretch:
         """Give the last lines that begin before an offset."""
         size = self._size()
         stop = self._begin_of_line(min(offset, size)) if offset < size else size
@@ -80,7 +82,7 @@ class LogLines:
             # Where a line is longer than that, it is the only one.
             start = min(self._after_line_end(start, stop - 1), stop - 1)
             start = self._begin_of_line(start)
-        lines = self._cut(start, stop)[-MOST_LINES:]
+        lines = self._cut(start, stop)[-most:]
         return Stretch(tuple(lines), lines[0].offset if lines else stop, stop, size)
 
     def since(self, offset: int) -> Stretch:
@@ -101,14 +103,10 @@ class LogLines:
         before = self.before(self._begin_of_line(offset)).lines[-_LINES_BEFORE:]
         return self.since(before[0].offset if before else offset)
 
-    def next(self, offset: int, most_behind: int) -> Stretch:
-        """
-        Give the lines that follow an offset, or the last ones if it is too far behind.
-
-        :param most_behind: how far that is, in bytes.
-        """
+    def news(self, offset: int) -> Stretch:
+        """Give the lines that follow an offset: if they are many, the last of them."""
         stretch = self.since(offset)
-        return self.last() if stretch.size - offset > most_behind else stretch
+        return stretch if stretch.stop == stretch.size else self.last(_MOST_NEWS)
 
     def _read(self, offset: int, most: int) -> bytes:
         return self._logs.read(self._build_id, offset, most)

@@ -43,8 +43,6 @@ _OVER = frozenset(state for state in State if state.is_over)
 _ACTIVE = frozenset(State) - _OVER
 #: How often is looked at what is watched, in seconds: a log, and the list.
 _LOG_SECONDS, _LIST_SECONDS = 0.5, 1.0
-#: How far a browser may be behind a log before something is left out, in bytes.
-_MOST_BEHIND = 2**20
 #: How long after its end a build's log may still grow, in seconds.
 _SETTLING = 2.0
 #: How long what is looked for in a log may be, in characters.
@@ -267,10 +265,9 @@ class BuildPages:
             if text:
                 await stream.send("log", text, str(log.stop))
                 offset = log.stop
-            if log.stop < log.size:
-                continue
             finished = report.finished_at or 0.0
-            if is_over and self._now() - finished > _SETTLING:
+            is_all = offset >= log.size
+            if is_over and is_all and self._now() - finished > _SETTLING:
                 await stream.send("end", "")
                 return
             stream.keep_alive()
@@ -290,7 +287,7 @@ class BuildPages:
         lines = LogLines(self._works.logs, id, is_over)
 
         def read() -> _Shown:
-            return _show(lines.next(offset, _MOST_BEHIND), offset)
+            return _show(lines.news(offset), offset)
 
         log = await self._in_thread(read)
         if not log.lines:

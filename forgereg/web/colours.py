@@ -18,7 +18,7 @@ from forgereg.nix.events import coloured
 #: How much of a line is shown, in characters.
 MOST_SHOWN = 4000
 #: Not printable to Python, and harmless: those that join emoji, and blanks.
-_HARMLESS = "\t\u00a0\u200d\u2009\u202f\u3000"
+_HARMLESS = "\t\n\u00a0\u200d\u2009\u202f\u3000"
 
 #: Text and its classes, one after another.
 Pieces = list[tuple[str, str]]

@@ -11,8 +11,8 @@ from attrs import define, field
 
 from forgereg.metrics import Answers, Metrics
 
-#: As nginx has it: the client left before the end of the answer.
-LEFT = 499
+#: The connection ended before the answer did; nginx has it in its log.
+CUT = 499
 #: A route, or method, that is none of ours.
 OTHER = "other"
 _METHODS = {

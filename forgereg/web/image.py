@@ -173,14 +173,16 @@ class ImagePages:
     def _values(self, request: Request, it: Inspected) -> dict[str, Any]:
         host, image = self._pages.host(request), it.image
         tls = is_secure(request, self._pages.clients)
-        reference = f":{it.tag}"
-        if it.tag is None and image is not None:
-            reference = f"@{image.digest}"
+        reference = pulled = f":{it.tag}"
+        if image is not None and (it.tag is None or it.is_past):
+            pulled = f"@{image.digest}"
+        if it.tag is None:
+            reference = pulled
         return {
             "it": it,
             "image": image,
             "reference": reference,
-            "clients": commands(f"{host}/{it.name}{reference}", tls),
+            "clients": commands(f"{host}/{it.name}{pulled}", tls),
             "layers": [] if image is None else layer_rows(it, image),
             "size": 0 if image is None else sum(image.anatomy.sizes.values()),
             "chart": chart_of(it.pulls),

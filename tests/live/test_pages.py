@@ -35,7 +35,9 @@ def open_home(tab: Tab, registry: Daemon, query: str = "") -> None:
 
 
 PAGES = {
-    "home": "/",
+    "home": "/?client=podman",
+    "home-search": "/?q=app&kind=application",
+    "home-nothing": "/?q=zzz",
     "image": "/-/images/packages/hello",
     "image-unbuilt": "/-/images/packages/hello-single",
     "image-unknown": "/-/images/packages/nothing",
@@ -81,7 +83,7 @@ def test_search(chromium: Chromium, registry: Daemon) -> None:
         tab.check("home-found")
         tab.page.get_by_role("searchbox").fill("nothing is called so")
         expect(entries).to_have_count(0)
-        tab.check("home-nothing")
+        tab.check("home-typed-nothing")
 
 
 def test_keyboard(chromium: Chromium, registry: Daemon) -> None:

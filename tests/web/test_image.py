@@ -163,6 +163,17 @@ def test_flake_that_has_moved_on(served: Served) -> None:
     assert "The flake has moved on" not in text_of(served.get(PAGE))
 
 
+def test_tag_that_is_past(served: Served) -> None:
+    """A tag that the flake has no more leads to its last image, by digest."""
+    old = served.digests("packages/hello", "2.12")[0]
+    push(served)
+    served.pull("packages/hello")
+    text = text_of(served.get(f"{PAGE}?tag=2.12"))
+    assert "has no tag 2.12 any more" in text
+    assert f"docker pull registry.test:6443/packages/hello@{old}" in text
+    assert "has no tag" not in text_of(served.get(f"{PAGE}?tag=3.0"))
+
+
 def test_layers_that_others_have(served: Served) -> None:
     """A layer that another repository has leads there, and is told of in words."""
     served.nix.packages["other"] = served.store.package("1", NEWER, name="other")

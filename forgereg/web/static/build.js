@@ -17,20 +17,23 @@ function toEnd() {
 }
 
 function append(html) {
+  const isFollowing = follow.checked;
   log.append(parse(html));
-  let more = log.childElementCount - MOST_LINES;
+  const more = log.childElementCount - MOST_LINES;
   if (more > 0) {
-    // Some at a time, and where one reads stays where it is.
-    const before = log.scrollHeight;
-    for (more += 1000; more > 0; more--) log.firstElementChild.remove();
-    const first = log.querySelector("[id]");
+    // Where one reads stays where it is.
+    const before = isFollowing ? 0 : log.scrollHeight;
+    const gone = new Range();
+    gone.setStart(log, 0);
+    gone.setEndBefore(log.children[more + 1000]);
+    gone.deleteContents();
     const earlier = document.getElementById("earlier");
-    earlier.href = `${log.dataset.path}?before=${first.id.slice(3)}`;
+    earlier.href = `${log.dataset.path}?before=${log.querySelector("[id]").id.slice(3)}`;
     earlier.hidden = false;
-    log.scrollTop -= before - log.scrollHeight;
+    if (!isFollowing) log.scrollTop -= before - log.scrollHeight;
   }
-  if (follow.checked) toEnd();
-  mark();
+  if (isFollowing) toEnd();
+  if (query.value) mark();
 }
 
 if (log) {
@@ -78,6 +81,7 @@ function markNow() {
   const ranges = [];
   const walker = document.createTreeWalker(lines, NodeFilter.SHOW_TEXT);
   for (let node = walker.nextNode(); node && ranges.length < 5000; node = walker.nextNode()) {
+    if (node.parentElement.className === "at") continue;
     const text = node.data.toLowerCase();
     for (let at = text.indexOf(wanted); at >= 0; at = text.indexOf(wanted, at + wanted.length)) {
       const range = new Range();
