@@ -112,7 +112,7 @@ def test_a_clock_that_is_set_back() -> None:
     metrics, times = Metrics(), iter([5.0, 3.0])
     with timed(metrics.build_seconds, lambda: next(times)):
         pass
-    metrics.answers("blob", "GET", 200).count(0, -1.0, -1.0)
+    metrics.requests.answers("blob", "GET", 200).count(0, -1.0, -1.0)
     for name in ("forge_build_seconds_sum", "forge_http_request_seconds_sum"):
         labels = {"route": "blob"} if "http" in name else {}
         assert metrics.registry.get_sample_value(name, labels) == 0
