@@ -31,10 +31,13 @@
                 backports-zstd
                 cachetools
                 click
+                cryptography
                 google-re2
                 isal
                 jinja2
                 klein
+                opentelemetry-exporter-otlp-proto-http
+                opentelemetry-sdk
                 prometheus-client
                 python-dotenv
                 pyyaml

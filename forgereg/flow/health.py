@@ -172,7 +172,7 @@ class Health:
             _log.warn("{name} is not well: {detail}", **words)
 
 
-def is_ready(checks: list[Check]) -> bool:
+def is_ready(checks: Sequence[Check]) -> bool:
     """Say whether the registry can serve."""
     return all(check.is_ok or not check.is_required for check in checks)
 

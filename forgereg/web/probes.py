@@ -86,11 +86,11 @@ def _answer(request: Request, status: str, checks: Sequence[Check]) -> bytes:
 
 
 def _wants_json(request: Request) -> bool:
-    asked = request.args.get(b"format", [b""])[-1]
+    asked: bytes = request.args.get(b"format", [b""])[-1]
     if asked in (b"json", b"text"):
         return asked == b"json"
     accept = parse_accept_header(header(request, "accept"), MIMEAccept)
-    return str(accept.best_match([_TEXT, JSON])) == JSON
+    return bool(accept.best_match([_TEXT, JSON]) == JSON)
 
 
 def _json(check: Check) -> dict[str, object]:
