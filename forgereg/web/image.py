@@ -39,6 +39,9 @@ class Inspection(Protocol):
     ) -> Inspected:
         """Tell of an image."""
 
+    def is_application(self, name: Name) -> bool:
+        """Whether a name is that of an application."""
+
     async def application(self, name: Name) -> Listed:
         """List the images of an application."""
 
@@ -116,7 +119,7 @@ class ImagePages:
         """Show an image, or an application."""
         try:
             name = parse_name(path, self._max_name_length)
-            if name.components[-2:-1] == ("applications",):
+            if self._inspection.is_application(name):
                 listed = await self._inspection.application(name)
                 return await self._pages.show(
                     request, "application", it=listed, start=self._start(request, name)
