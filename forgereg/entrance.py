@@ -220,7 +220,8 @@ def _shown(row: Row, now: Settings, given: Settings) -> Setting:
     """
     value, next_value = getattr(now, row.name), getattr(given, row.name)
     # Some depend on the machine, and are nobody's choice there.
-    is_usual = "{" in row.default or value == row.read(row.default)
+    # What depends on the machine is shown beside what somebody has set.
+    is_usual = "{" not in row.default and value == row.read(row.default)
     after = None if next_value == value else masked(written(next_value))
     return Setting(
         row.variable,

@@ -244,8 +244,13 @@ async def _recall(flake: Flake) -> tuple[str | None, list[dict[str, Any]] | None
 
 def _near(text: str, names: list[str]) -> list[str]:
     """Blocking, as it takes its time."""
-    near = get_close_matches(text[:255], names, n=_MOST_NEAR, cutoff=0.7)
-    return near or names[:_MOST_NEAR]
+    words = [name.rpartition("/")[2] for name in names]
+    word = text[:255].rpartition("/")[2]
+    near = get_close_matches(word, {*words}, n=_MOST_NEAR)
+    named = [
+        n for word in near for n, its in zip(names, words, strict=True) if its == word
+    ]
+    return (named or names)[:_MOST_NEAR]
 
 
 def _names(path: str, listed: Iterable[Mapping[str, Any]]) -> Iterator[str]:

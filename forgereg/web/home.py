@@ -116,7 +116,8 @@ class Home:
         if not parse_accept_header(said, MIMEAccept)[_HTML]:
             return _point(request, pages.host(request))
         query = _read(request)
-        values = _values(
+        values = await pages.in_thread(
+            _values,
             await self._catalogue.view(),
             query,
             pages.host(request),

@@ -363,7 +363,9 @@ class RegistrySite(server.Site):
         told = Answered("-", "-", "-", status, sent_bytes, None, None, None)
         request_id = next(self.request_ids)
         self._log_access(told, channel.peer, 0.0, request_id)
-        self.metrics.answers(OTHER, OTHER, int(status)).count(sent_bytes, 0.0, 0.0)
+        self.metrics.requests.answers(OTHER, OTHER, int(status)).count(
+            sent_bytes, 0.0, 0.0
+        )
         return request_id
 
     def _log_answer(self, request: _Request, *, has_left: bool = False) -> Answered:

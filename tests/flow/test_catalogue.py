@@ -148,7 +148,7 @@ def test_application_whose_images_are_unknown(served: Served) -> None:
     assert found.images(shop) == ()
     served.pull("applications/shop/web")
     found = view(served)
-    assert found.images(shop) == ("applications/shop/web",)
+    assert found.images(shop) == ["applications/shop/web"]
     assert found.standing("applications/shop/web") is Standing.READY
     assert found.standing("applications/shop") is Standing.READY
 
@@ -268,6 +268,8 @@ def row(name: str, description: str) -> dict[str, Any]:
         ("hello", ["hello", "hello-oci", "othello", "game"]),
         ("  HELLO ", ["hello", "hello-oci", "othello", "game"]),
         ("packages/hello", ["hello", "hello-oci"]),
+        ("packages/ hello", ["game", "hello", "hello-oci", "othello"]),
+        ("packages", []),
         ("game", ["game", "othello"]),
         ("says hello", ["game", "hello"]),
         ("größe", []),

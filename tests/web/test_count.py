@@ -67,7 +67,7 @@ def value(served: Served, name: str, **labels: str) -> float:
 
 def requests(served: Served) -> dict[tuple[str, str, str], float]:
     """Give how many requests were counted, by route, method and status."""
-    (family,) = served.assembly.machine.metrics.requests.collect()
+    family = next(served.assembly.machine.metrics.requests.collect())
     return {
         (labels["route"], labels["method"], labels["status"]): sample.value
         for sample in family.samples

@@ -35,7 +35,7 @@ def text_of(answer: Answer) -> str:
     policy = answer["Content-Security-Policy"]
     assert policy is not None and "default-src 'none'" in policy
     assert " style=" not in page and not re.search(r" on\w+=", page)
-    words = re.sub(r"<[^>]*>", " ", page)
+    words = re.sub(r"<[^>]*>", " ", page.replace("<wbr>", ""))
     return " ".join(unescape(words).split())
 
 
@@ -61,7 +61,7 @@ def test_image_that_was_pulled(served: Served) -> None:
         assert f'title="{each}"' in answer.body.decode()
     assert served.nix.packages["hello"].outputs["image"].derivation in text
     assert "No image before this one is known" in text
-    assert "docker pull registry.test:6443/packages/hello:latest" in text
+    assert "docker pull registry.test:6443/packages/hello" in text
 
 
 def test_looking_asks_nobody(served: Served) -> None:
@@ -84,7 +84,7 @@ def test_image_that_was_never_built(served: Served) -> None:
     answer = served.get(PAGE)
     assert answer.status == 200
     assert "has not been built yet" in text_of(answer)
-    assert "docker pull registry.test:6443/packages/hello:latest" in text_of(answer)
+    assert "docker pull registry.test:6443/packages/hello" in text_of(answer)
     assert "Build it now" not in text_of(answer)
     mine = ask(served.site, "GET", PAGE, (), b"", "127.0.0.1", "localhost")
     assert "Build it now" in text_of(mine)
@@ -217,12 +217,11 @@ def test_hostile_image(tmp_path: Path) -> None:
         served.nix.packages["hello"] = served.store.package("1", hostile, name="evil")
         served.pull("packages/hello")
         answer = served.get(PAGE)
-        assert EVIL in unescape(answer.body.decode())
+        assert EVIL.replace("\u202e", r"\u202e") in unescape(answer.body.decode())
         assert b"<script>alert" not in answer.body
         assert b"<b onclick" not in answer.body
         assert len(answer.body) < 100_000
-        isolated = re.sub(rb"<(bdi|code|details|summary)\b.*?</\1>", b"", answer.body)
-        assert "\u202e".encode() not in isolated
+        assert "\u202e".encode() not in answer.body
 
 
 def test_config_that_is_not_at_hand(served: Served) -> None:
