@@ -16,8 +16,9 @@
     in
     {
       packages = forEach (
-        system: pkgs: {
-          default = pkgs.python313Packages.buildPythonApplication {
+        system: pkgs:
+        let
+          forge-registry = pkgs.python313Packages.buildPythonApplication {
             pname = "forge-registry";
             inherit version;
             pyproject = true;
@@ -30,10 +31,14 @@
                 backports-zstd
                 cachetools
                 click
+                cryptography
                 google-re2
                 isal
                 jinja2
                 klein
+                opentelemetry-exporter-otlp-proto-http
+                opentelemetry-sdk
+                prometheus-client
                 python-dotenv
                 pyyaml
                 rich
@@ -73,14 +78,29 @@
               "tests/live"
               "tests/socket"
             ];
+            # Where systemd, and NixOS with systemd.packages, looks for units.
+            postInstall = ''
+              install -D --mode=444 --target-directory=$out/lib/systemd/system deploy/systemd/*
+            '';
             # A cache of plugins that names the build directory.
             postFixup = ''
               find $out -name dropin.cache -delete
             '';
+            # The registry can serve itself: packages/forge-registry.
+            passthru.image = import ./deploy/image.nix {
+              inherit pkgs forge-registry version;
+              revision = self.rev or null;
+            };
             meta.mainProgram = "forge-registry";
           };
+        in
+        {
+          inherit forge-registry;
+          default = forge-registry;
         }
       );
+
+      nixosModules.default = import ./deploy/nixos/module.nix self;
 
       checks = forEach (system: pkgs: { package = self.packages.${system}.default; });
 

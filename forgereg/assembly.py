@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from functools import reduce
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +28,33 @@ from forgereg.flow.applications import Applications
 from forgereg.flow.archives import Archives
 from forgereg.flow.buildlog import BuildLog
 from forgereg.flow.builds import Builds
+from forgereg.flow.catalogue import Catalogue
 from forgereg.flow.contents import Contents
 from forgereg.flow.encodings import Encodings
 from forgereg.flow.failures import Failures
 from forgereg.flow.flakes import Flake
+from forgereg.flow.health import Ground, Health
 from forgereg.flow.images import Images
+from forgereg.flow.inspection import Inspection
+from forgereg.flow.lag import Lag
 from forgereg.flow.layers import Layers
 from forgereg.flow.policy import Policy
 from forgereg.flow.pulls import PullLog
 from forgereg.flow.registry import Registry
+from forgereg.flow.report import State
 from forgereg.flow.retention import Budget, Busy
 from forgereg.flow.scrubber import Scrubber
 from forgereg.flow.slots import Slots
+from forgereg.flow.status import Nix as NixStatus
+from forgereg.flow.status import Overview
 from forgereg.flow.sweeper import Sweeper
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
-from forgereg.logs import logger
+from forgereg.lines import masked
+from forgereg.logs import Recent, logger
+from forgereg.metrics import Metrics
 from forgereg.nix.build import Limit, Nix, Run
-from forgereg.nix.flake import Command, masked, platform_of
+from forgereg.nix.flake import Command, platform_of
 from forgereg.nix.roots import Roots
 from forgereg.nix.store import Store, store_root
 from forgereg.nix.stream import RunStream, Scripts
@@ -54,6 +64,8 @@ from forgereg.records.buildlogs import BuildLogs
 from forgereg.records.builds import BuildRecords
 from forgereg.records.pulls import Pulls
 from forgereg.records.records import Records
+from forgereg.records.revisions import Revisions
+from forgereg.traces import NoTraces, Tracer
 from forgereg.values import FlakeSetting
 
 _log = logger(__name__)
@@ -81,6 +93,10 @@ class Machine:
     :ivar in_thread: where disk and records are waited for.
     :ivar in_reader: where archives are read: as many at a time as there are cores.
     :ivar in_script: where what scripts write is waited for: they may take for ever.
+    :ivar recent: the last warnings and errors.
+    :ivar version: the registry's own.
+    :ivar nix_version: as nix says it.
+    :ivar tracer: keeps traces.
     """
 
     state: Path
@@ -94,6 +110,11 @@ class Machine:
     in_thread: InThread
     in_reader: InThread
     in_script: InThread
+    metrics: Metrics = field(factory=Metrics)
+    recent: Recent = field(factory=Recent)
+    version: str = ""
+    nix_version: str = ""
+    tracer: Tracer = field(factory=NoTraces)
 
 
 @frozen
@@ -121,7 +142,9 @@ class Assembly:
     sweeper: Sweeper = field(init=False)
     scrubber: Scrubber = field(init=False)
     works: Works = field(init=False)
+    health: Health = field(init=False)
     entrance: Entrance = field(init=False)
+    _lag: Lag = field(init=False)
     _evaluations: Slots = field(init=False)
     _timers: dict[str, IDelayedCall] = field(init=False, factory=dict)
     _is_stopping: bool = field(init=False, default=False)
@@ -129,13 +152,19 @@ class Assembly:
     def __attrs_post_init__(self) -> None:
         settings, machine = self.settings, self.machine
         clock, in_thread = machine.clock.seconds, machine.in_thread
+        metrics = machine.metrics
+        metrics.watch(self._measure)
+        self._lag = Lag(machine.clock, metrics)
         command = Command(settings.system, settings.store)
         store = Store(store_root(settings.store))
         build_records = BuildRecords(self.records.engine)
         logs = BuildLogs(machine.state / "logs")
         pulls = Pulls(self.records.engine)
+        version, nix = machine.version, machine.nix_version.split()[-1:]
+        machine.metrics.info.info({"version": version, "nix_version": "".join(nix)})
         self.failures = Failures(self.policy, clock)
         self._evaluations = Slots(settings.max_evaluations)
+        self._evaluations.tell("evaluate", metrics)
 
         def open_log(build_id: str) -> BuildLog:
             most = self.policy.log_bytes
@@ -152,6 +181,8 @@ class Assembly:
             open_log,
             logs.forget,
             in_thread,
+            metrics,
+            machine.tracer,
         )
         scripts = Scripts(
             machine.run_stream,
@@ -176,15 +207,19 @@ class Assembly:
             clock,
             in_thread,
             machine.in_reader,
+            metrics,
         )
         self.pulls = PullLog(pulls.note, in_thread, machine.clock, machine.now)
+        revisions = Revisions(self.records.engine)
         images = Images(
             self.builds,
             self.archives,
             self.records,
             build_records,
+            revisions,
             command,
             self.policy,
+            machine.now,
             in_thread,
             settings.cache_size,
         )
@@ -201,11 +236,14 @@ class Assembly:
                 in_thread,
                 self.archives.is_stopping,
             ),
-            Encodings(machine.blobs, self.failures, in_thread, machine.in_reader),
+            Encodings(
+                machine.blobs, self.failures, in_thread, machine.in_reader, metrics
+            ),
             self.policy,
             in_thread,
             settings.cache_size,
             self.pulls.pulled,
+            metrics,
         )
         self.sweeper = Sweeper(
             pulls,
@@ -218,6 +256,7 @@ class Assembly:
             lambda _: self.registry.forget(),
             machine.now,
             in_thread,
+            metrics,
         )
         self.scrubber = Scrubber(
             Scrub(machine.blobs),
@@ -225,6 +264,7 @@ class Assembly:
             lambda: self.settings.scrub_days,
             machine.clock,
             in_thread,
+            metrics,
         )
         self.works = Works(
             self.registry,
@@ -239,17 +279,64 @@ class Assembly:
             machine.now,
             in_thread,
         )
+        ground = Ground(
+            self.records,
+            machine.blobs,
+            machine.run,
+            command,
+            machine.env,
+            self.registry.flakes,
+            # A disk that hangs is one of those that may take for ever.
+            machine.in_script,
+        )
+        self.health = Health(ground.probes(), machine.clock, lambda: self._is_stopping)
         self.entrance = Entrance(
             settings,
             self.registry,
             self.works,
+            self.health,
+            self._overview(logs),
             Applications(self.registry, self.archives, store, in_thread),
+            Catalogue(
+                self.registry, self.records, machine.clock, machine.now, in_thread
+            ),
+            Inspection(
+                self.registry, self.records, revisions, pulls, machine.now, in_thread
+            ),
             machine.clock,
             machine.now,
             machine.new_id,
             in_thread,
+            metrics,
+            machine.tracer,
         )
         self.apply(settings, self.secrets)
+
+    def _measure(self) -> None:
+        blobs, metrics = self.machine.blobs, self.machine.metrics
+        metrics.blob_bytes.set(blobs.bytes)
+        metrics.blob_limit_bytes.set(blobs.max_bytes or inf)
+
+    def _overview(self, logs: BuildLogs) -> Overview:
+        settings, machine = self.settings, self.machine
+        return Overview(
+            machine.version,
+            NixStatus(machine.nix_version, settings.system, masked(settings.store)),
+            self.builds,
+            self._evaluations,
+            self.policy,
+            machine.blobs,
+            logs,
+            self.sweeper,
+            self.scrubber,
+            self.registry.flakes,
+            self.health,
+            machine.recent,
+            self._budget,
+            machine.clock,
+            machine.now,
+            machine.in_script,
+        )
 
     def _budget(self) -> Budget:
         settings = self.settings
@@ -302,6 +389,7 @@ class Assembly:
             lookups,
             machine.now,
             machine.in_thread,
+            machine.metrics,
         )
 
     def apply(self, settings: Settings, secrets: Secrets) -> list[str]:
@@ -341,6 +429,7 @@ class Assembly:
         await self.builds.begin()
         for flake in self.registry.flakes:
             Deferred.fromCoroutine(self._look(flake))
+        self._lag.start()
         self._warm()
         self._tidy()
         Deferred.fromCoroutine(self._survey())
@@ -383,12 +472,26 @@ class Assembly:
             await _attempt(self.works.sweep(dry_run=False))
         await _attempt(self.works.tidy())
 
+    @property
+    def status(self) -> str:
+        """Say in a few words what the registry does, and what it lacks."""
+        standing = self.builds.standing
+        waiting = standing.pop(State.QUEUED, 0)
+        words = [f"{standing.total()} builds run, {waiting} wait"]
+        if self._is_stopping:
+            count = len(self.entrance.site.channels)
+            words = [f"stopping: {count} connections are open"]
+        wrong = [each for each in self.health.last() if not each.is_ok]
+        words += [f"{each.name}: {each.detail}" for each in wrong]
+        return "; ".join(words)
+
     def stop(self) -> None:
         """Begin nothing from now on, and give up what is being read."""
         self._is_stopping = True
         for timer in self._timers.values():
             if timer.active():
                 timer.cancel()
+        self._lag.stop()
         self.scrubber.stop()
         self.entrance.stop()
         self.archives.stop()
@@ -441,11 +544,16 @@ def read_secrets(settings: Settings) -> Secrets:
         if path:
             read_token(path)
     return Secrets(
-        _secret(settings.admin_token_file), _secret(settings.hook_secret_file)
+        read_secret(settings.admin_token_file), read_secret(settings.hook_secret_file)
     )
 
 
-def _secret(path: str) -> str | None:
+def read_secret(path: str) -> str | None:
+    """
+    Read a file with one secret; there is none where no path is given. Blocking.
+
+    :raises ValueError: it cannot be read, or is empty; the text names it.
+    """
     if not path:
         return None
     try:

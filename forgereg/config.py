@@ -32,6 +32,7 @@ class Settings:
     port: str
     state_dir: str
     log_level: str
+    log_format: str
     nix_build_timeout: float
     tag_ttl: float
     store: str
@@ -125,6 +126,11 @@ TABLE = (
     Row(
         "log_level", "LOG_LEVEL", "info", "",
         "debug, info, warning, error or critical", values.level, live=True,
+    ),
+    Row(
+        "log_format", "FORGE_LOG_FORMAT", "text", "",
+        "how the log is written: text, for people, or json, an object a line",
+        values.log_format, live=True,
     ),
     Row(
         "nix_build_timeout", "NIX_BUILD_TIMEOUT", "3600", "seconds",

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from subprocess import TimeoutExpired
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -30,12 +29,15 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import VerifyError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.python import usage
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from twisted.scripts import twistd
+from twisted.scripts._twistd_unix import UnixAppLogger
 
-from forgereg import logs
+from forgereg import logs, traces
 from forgereg.assembly import (
     Assembly,
     Machine,
@@ -53,10 +55,13 @@ from forgereg.config import (
     read_settings,
 )
 from forgereg.flow.threads import InThread
-from forgereg.nix.events import parse_line
-from forgereg.nix.flake import OLDEST, Command, parse_version
-from forgereg.nix.process import Processes, ask_now, missing_wrappers
+from forgereg.metrics import Metrics
+from forgereg.nix.fitness import NixUnfit, check_nix
+from forgereg.nix.flake import Command
+from forgereg.nix.process import Processes
+from forgereg.notify import Systemd
 from forgereg.records.records import Records
+from forgereg.traces import NoTraces, Tracer
 
 _log = logs.logger(__name__)
 
@@ -132,25 +137,48 @@ def makeService(options: Options) -> IService:
 
     settings = options.settings
     logs.set_level(settings.log_level)
+    logs.set_format(settings.log_format)
     try:
         endpoint = serverFromString(reactor, settings.endpoint)
     except (ValueError, TypeError, LookupError, OSError, CryptoError, VerifyError) as e:
         if isinstance(e, LookupError) and settings.port.startswith("systemd:"):
             _stop(f"--port is {settings.port!r}, and systemd gave no such socket")
         _stop(f"--port is {settings.port!r}, which is no endpoint: {e}")
+    try:
+        traces.are_wanted(os.environ)
+    except ValueError as e:
+        _stop(str(e))
     command = Command(settings.system, settings.store)
-    env = _nix_environment(os.environ, settings)
-    _check_nix(command, env)
+    # Before anything is started, which would find its address in the environment.
+    systemd = Systemd.of(
+        os.environ, os.getpid(), reactor, lambda: time.monotonic_ns() // 1000
+    )
+    env = nix_environment(os.environ, settings)
+    try:
+        nix_version = check_nix(command, env)
+    except NixUnfit as e:
+        _stop(str(e))
     state = _StateDir(Path(settings.state_dir))
+    recent = logs.Recent()
+    globalLogPublisher.addObserver(recent)
     # Two for each client that is sent a blob.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return _Running(
-        options, command, env, state, endpoint, reactor, options.parent or {}
+        options,
+        command,
+        env,
+        nix_version,
+        state,
+        endpoint,
+        reactor,
+        options.parent or {},
+        systemd,
+        recent,
     )
 
 
-def _nix_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
+def nix_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """What nix runs with: all that we have, and nothing that could ask a question."""
     env = {
         "XDG_CACHE_HOME": f"{settings.state_dir}/cache",
@@ -161,35 +189,6 @@ def _nix_environment(environ: Mapping[str, str], settings: Settings) -> dict[str
     if "HOME" in environ and "XDG_CACHE_HOME" not in environ:
         del env["XDG_CACHE_HOME"]
     return env
-
-
-def _check_nix(command: Command, env: Mapping[str, str]) -> None:
-    """Stop the start if nix is not there or cannot do what is needed."""
-    oldest = ".".join(map(str, OLDEST))
-    missing = missing_wrappers()
-    if missing:
-        _stop(f"{' and '.join(missing)} not found on the PATH: install util-linux")
-    try:
-        _, said, error = ask_now(["nix", "--version"], env)
-        found = parse_version(said)
-        if found is None:
-            what = (said + error).strip()
-            _stop(f"'nix --version' says {what!r}, not which version it is")
-        if found < OLDEST:
-            _stop(f"nix is {said.strip()!r}; {oldest} or newer is needed: upgrade nix")
-        status, answer, error = ask_now(command.probe(), env)
-    except FileNotFoundError:
-        _stop(f"nix not found on the PATH: install nix {oldest} or newer")
-    except TimeoutExpired:
-        _stop("nix does not work: 'nix --version' or 'nix eval' hangs")
-    except OSError as e:
-        _stop(f"nix does not work: {e}")
-    if status != 0:
-        lines = filter(None, map(parse_line, error.encode().splitlines()))
-        text = " ".join(" ".join(line.text for line in lines).split())
-        _stop(f"nix does not work: {text[-500:]}")
-    if answer.strip() != "true":
-        _stop(f"{said.strip()} has no flakes: install a nix that was built with them")
 
 
 def _boot_id() -> str:
@@ -225,10 +224,13 @@ class _Running(Service):
     _options: Options
     _command: Command
     _env: Mapping[str, str]
+    _nix_version: str
     _state: _StateDir
     _endpoint: IStreamServerEndpoint
     _reactor: Any
     _twistd: Mapping[str, Any]
+    _systemd: Systemd
+    _recent: logs.Recent
     _pools: list[ThreadPool] = field(init=False, factory=list)
     _processes: Processes = field(init=False)
     _records: Records = field(init=False)
@@ -236,6 +238,14 @@ class _Running(Service):
     _in_thread: InThread = field(init=False)
     _port: IListeningPort | None = field(init=False, default=None)
     _draining: Deferred[None] | None = field(init=False, default=None)
+
+    def setServiceParent(self, parent: Any) -> None:  # noqa: N802
+        # The application, where twistd asks for an observer; --logger wins over it.
+        if isinstance(parent, Componentized):
+            # There is no other way to what knows where, and how a file is rotated.
+            usual = UnixAppLogger(self._twistd)._getLogObserver()
+            parent.setComponent(ILogObserver, logs.writing(usual))
+        super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
         # Not in makeService, after which twistd may fork.
@@ -282,7 +292,8 @@ class _Running(Service):
         # Threads that unpack let go of the interpreter all the time, and want it back:
         # by default the reactor may wait 5 ms for it each time that it sends something.
         sys.setswitchinterval(_SWITCH_SECONDS)
-        self._processes = Processes(self._reactor)
+        metrics = Metrics()
+        self._processes = Processes(self._reactor, metrics)
         self._in_thread = self._threads(_DISK_THREADS)
         machine = Machine(
             self._state.path,
@@ -296,12 +307,25 @@ class _Running(Service):
             self._in_thread,
             self._threads(os.cpu_count() or 1),
             self._threads(_SCRIPT_THREADS),
+            metrics,
+            self._recent,
+            _version(),
+            self._nix_version,
+            self._trace(),
         )
         settings = self._options.settings
         try:
             return Assembly(settings, machine, records, read_secrets(settings))
         except ValueError as e:
             self._refuse(str(e))
+
+    def _trace(self) -> Tracer:
+        if not traces.are_wanted(os.environ):
+            return NoTraces()
+        # Not loaded where nobody wants it.
+        from forgereg.otel import open_traces
+
+        return open_traces(_version(), time.monotonic)
 
     def _threads(self, most: int) -> InThread:
         pool = ThreadPool(0, most)
@@ -316,6 +340,8 @@ class _Running(Service):
     def startService(self) -> None:
         super().startService()
         self._reactor.callWhenRunning(self._heed)
+        self._systemd.status = lambda: self._assembly.status
+        self._reactor.callWhenRunning(self._systemd.ready)
         Deferred.fromCoroutine(self._assembly.begin())
 
     def _heed(self) -> None:
@@ -340,9 +366,11 @@ class _Running(Service):
             self._draining.cancel()
 
     def _reload(self) -> None:
+        self._systemd.reloading()
         reading = self._in_thread(self._reread)
         reading.addCallback(self._apply)
         reading.addErrback(_tell_unchanged)
+        reading.addCallback(lambda _: self._systemd.ready())
 
     def _reread(self) -> tuple[Settings, Secrets]:
         """Read the settings again. Blocking."""
@@ -352,6 +380,7 @@ class _Running(Service):
     def _apply(self, read: tuple[Settings, Secrets]) -> None:
         others = self._assembly.apply(*read)
         logs.set_level(read[0].log_level)
+        logs.set_format(read[0].log_format)
         _log.info("the settings have been read again")
         if others:
             names = ", ".join(others)
@@ -365,6 +394,7 @@ class _Running(Service):
         if self._port is not None:
             await maybeDeferred(self._port.stopListening)
         self._assembly.stop()
+        self._systemd.stopping()
         ended = self._processes.stop()
         drained = self._draining = self._assembly.entrance.site.drain()
         drained.addErrback(lambda failure: failure.trap(CancelledError) and None)
@@ -376,6 +406,8 @@ class _Running(Service):
         if last.active():
             last.cancel()
         await self._assembly.end()
+        await self._in_thread(self._assembly.machine.tracer.stop)
+        self._systemd.stopped()
         for pool in self._pools:
             pool.stop()
         self._records.close()

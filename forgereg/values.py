@@ -34,6 +34,19 @@ class FlakeSetting:
     token_file: str = ""
 
 
+def written(value: object) -> str:
+    """Write a value for people; nothing where there is none."""
+    match value:
+        case tuple():
+            return " ".join(map(written, value))
+        case FlakeSetting():
+            tags = f" ({' '.join(value.tags)})" if value.tags else ""
+            return f"{value.prefix} = {value.flake}{tags}"
+        case float():
+            return f"{value:.15g}"
+    return str(value)
+
+
 def number(low: float, high: float) -> Callable[[str], float]:
     """Read a number from low to high."""
 
@@ -193,6 +206,9 @@ def _one_of(*allowed: str) -> Callable[[str], str]:
 
     return read
 
+
+#: Read how the log is written.
+log_format = _one_of("text", "json")
 
 #: Read when the last image that worked is kept.
 kept = _one_of("off", "unreachable", "always")

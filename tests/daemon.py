@@ -154,18 +154,20 @@ def registry(
     *options: str,
     port: int | None = None,
     listener: socket.socket | None = None,
+    twistd: tuple[str, ...] = (),
     **env: str,
 ) -> Iterator[Daemon]:
     """
     Run a registry that serves a flake, until the block is left.
 
     :param tmp: where its state and its log go; used again, the state is still there.
+    :param twistd: options of twistd's own.
     :param listener: what it is to listen on, as systemd hands it over; it stays open.
     """
     port = port or (listener.getsockname()[1] if listener else free_port())
     log = tmp / f"registry-{time.monotonic_ns()}.log"
     argv = [
-        str(BIN / "twistd"), "--nodaemon", "--pidfile=", "forge-registry",
+        str(BIN / "twistd"), "--nodaemon", "--pidfile=", *twistd, "forge-registry",
         "--flake", flake, "--state-dir", str(tmp / "state"),
         "--port", str(port), "--log-level", "debug", *options,
     ]  # fmt: skip

@@ -45,6 +45,7 @@ def test_defaults() -> None:
         port="6443",
         state_dir="/home/me/.local/state/forge-registry",
         log_level="info",
+        log_format="text",
         nix_build_timeout=3600.0,
         tag_ttl=300.0,
         store="",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from forgereg.cli import COMMANDS
+from forgereg.cli import COMMANDS, DOCTOR
 from forgereg.config import TABLE
 from tests.daemon import ROOT
 
@@ -39,7 +39,7 @@ def test_every_page_is_found() -> None:
 
 def test_commands() -> None:
     """The README shows every command."""
-    for command in COMMANDS:
+    for command in (*COMMANDS, DOCTOR):
         assert f"\nforge-registry {command} " in PAGES[0].read_text()
 
 

@@ -33,10 +33,14 @@ class Step:
 
     :ivar bytes: of files, that were read.
     :ivar is_between: whether no file is half checked.
+    :ivar files: that were checked to their end.
+    :ivar damaged: how many of them had rotted.
     """
 
     bytes: int
     is_between: bool
+    files: int = 0
+    damaged: int = 0
 
 
 @define(eq=False)
@@ -59,7 +63,7 @@ class Scrub:
 
         :param most: how many bytes, decoded; it is fewer at the end of a file.
         """
-        done = read = files = 0
+        done = read = files = damaged = 0
         while done < most and (check := self._check or self._next()) is not None:
             before = check.read_bytes
             done += check.go_on(most - done)
@@ -67,9 +71,10 @@ class Scrub:
             if check.is_right is not None:
                 self._finish(check.is_right)
                 files += 1
+                damaged += not check.is_right
                 if files == _FILES or max(done, check.read_bytes) >= _BYTES:
                     break
-        return Step(read, self._check is None)
+        return Step(read, self._check is None, files, damaged)
 
     def close(self) -> None:
         """Leave what is half checked; another step begins it anew."""

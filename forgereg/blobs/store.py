@@ -69,12 +69,14 @@ class BlobStore:
     :ivar max_bytes: of all files, those that are being written included; 0 for any. May
         be changed at any time; the next write, or `trim`, goes by it.
     :ivar now: gives seconds since the epoch.
+    :ivar is_surveyed: whether all that lies there has been found.
     :ivar lock: held for no longer than it takes to rename a file.
     """
 
     root: Path
     max_bytes: int = 0
     _now: Callable[[], float] = time.time
+    is_surveyed: bool = field(init=False, default=False)
     lock: RLock = field(init=False, factory=RLock)
     _surveying: RLock = field(init=False, factory=RLock)
     _index: Index = field(init=False, factory=Index)
@@ -143,6 +145,7 @@ class BlobStore:
                 sizes.pop(name, None)
             self._index.put_before(sizes)
             self._removed = self._unsafe_since = None
+        self.is_surveyed = True
         if self._boot_id:
             with suppress(OSError):  # it is checked again, then
                 (self.root / "boot").write_text(self._boot_id)

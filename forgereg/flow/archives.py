@@ -26,6 +26,7 @@ from forgereg.flow.report import State
 from forgereg.flow.slots import Slots
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
+from forgereg.metrics import Metrics, timed
 from forgereg.nix.outlet import Outlet
 from forgereg.oci.errors import ArchiveInvalid, DiskFull, NameUnknown, ShuttingDown
 from forgereg.oci.reference import Digest
@@ -68,6 +69,7 @@ class Archives:
     _clock: Callable[[], float]
     _in_thread: InThread
     _in_reader: InThread
+    _metrics: Metrics = field(factory=Metrics)
     _stopping: bool = field(init=False, default=False)
     _scans: Once[str, Read] = field(init=False, factory=Once)
 
@@ -121,11 +123,12 @@ class Archives:
 
         async def read() -> Read:
             start = self._clock()
-            found = await self._in_thread(self._contents.look, archive)
-            if found.is_script:
-                reading = await self._listen(errand, found)
-            else:
-                reading = await self._in_reader(self._scan, found)
+            with timed(self._metrics.reading_seconds, self._clock):
+                found = await self._in_thread(self._contents.look, archive)
+                if found.is_script:
+                    reading = await self._listen(errand, found)
+                else:
+                    reading = await self._in_reader(self._scan, found)
             _log.info(
                 "{image}: {archive} read in {seconds:.1f} s",
                 image=errand.image,

@@ -44,6 +44,7 @@ class Build(Errand):
     :ivar state: None as long as nothing had to be done for it.
     :ivar failed: what went wrong though there is an image, an older one.
     :ivar has_worked: whether there was something to build, or to read.
+    :ivar nix_seconds: how long nix took to build it; None where it did not.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Build(Errand):
     error: str | None = field(init=False, default=None)
     failed: RegistryError | None = field(init=False, default=None)
     has_worked: bool = field(init=False, default=False)
+    nix_seconds: float | None = field(init=False, default=None)
     log: BuildLog | None = field(init=False, default=None)
     _spent: dict[State, float] = field(init=False, factory=dict)
     _entered_at: float = field(init=False, default=0.0)
@@ -89,10 +91,21 @@ class Build(Errand):
         self._write(f"build {owner.id} ({owner.image}) builds the same derivation")
         self.enter(owner.state or State.QUEUED)
 
+    @property
+    def owner_id(self) -> str | None:
+        """Which build it goes by."""
+        return None if self._owner is None else self._owner.id
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.state is not None and self.state.is_over
+
     def unfollow(self) -> None:
         """Go on alone, from where the other build is."""
         if self._owner is not None:
             self._progress = self._owner._progress
+            self.nix_seconds = self._owner.nix_seconds
             self._owner._followers.remove(self)
             self._owner = None
 

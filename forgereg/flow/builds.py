@@ -7,6 +7,7 @@ whoever asked for it; only an operator, or the end of the registry, ends it earl
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Coroutine, Hashable, Sequence
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from forgereg.flow.report import ANY, Choice, Report, State
 from forgereg.flow.slots import Slots
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
+from forgereg.metrics import Metrics, timed
 from forgereg.oci.errors import (
     BuildCancelled,
     BuildOver,
@@ -33,6 +35,7 @@ from forgereg.oci.errors import (
     TooManyBuilds,
 )
 from forgereg.records.builds import BuildRecords
+from forgereg.traces import NoTraces, Tracer
 
 _log = logger(__name__)
 
@@ -68,6 +71,8 @@ class Builds:
     _open_log: Callable[[str], BuildLog]
     _forget_logs: Callable[[Sequence[str]], None]
     _in_thread: InThread
+    _metrics: Metrics = field(factory=Metrics)
+    _tracer: Tracer = field(factory=NoTraces)
     _history: History = field(init=False)
     _pulls: Once[Hashable, Any] = field(init=False, factory=Once)
     _flights: dict[Hashable, Build] = field(init=False, factory=dict)
@@ -80,6 +85,17 @@ class Builds:
 
     def __attrs_post_init__(self) -> None:
         self._history = History(self._records, self._in_thread)
+        self.slots.tell("build", self._metrics)
+        for state in State:
+            if state.is_over:
+                self._metrics.builds.labels(state.value)
+        self._metrics.watch(self._measure)
+
+    def _measure(self) -> None:
+        states = Counter(build.state for build in self._active.values())
+        for state in State:
+            if not state.is_over:
+                self._metrics.active_builds.labels(state.value).set(states[state])
 
     def pull(
         self,
@@ -111,6 +127,7 @@ class Builds:
             build.is_cancelled = not is_wanted and ("cancelled", key) in self._failures
         else:
             build.join(client)
+            self._tracer.joined(build)
         if is_wanted and not build.is_wanted:
             build.is_wanted = True
             build.enter(build.state or State.QUEUED)
@@ -171,6 +188,8 @@ class Builds:
         build.end(state, None if forget else why)
         if forget:
             self._history.forget(build.id)
+        else:
+            self._metrics.builds.labels(state.value).inc()
         if build.log is not None:
             Deferred.fromCoroutine(self._close(build.id, build.log, forget))
 
@@ -202,6 +221,11 @@ class Builds:
                 " pull again later"
             )
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        return sum(each.state is State.QUEUED for each in self._active.values())
+
     def find(self, key: Hashable) -> Build | None:
         """Give the build that is under way for what `pull` was given."""
         return self._flights.get(key)
@@ -224,7 +248,9 @@ class Builds:
             try:
                 async with self.slots.turn(build, State.BUILDING):
                     start = self._clock()
-                    output = await work()
+                    with timed(self._metrics.build_seconds, self._clock):
+                        output = await work()
+                    build.nix_seconds = self._clock() - start
             finally:
                 del self._owners[derivation]
             _log.info(
@@ -232,7 +258,7 @@ class Builds:
                 image=build.image,
                 drv=derivation,
                 output=output,
-                seconds=self._clock() - start,
+                seconds=build.nix_seconds,
             )
             return output
 
@@ -255,7 +281,14 @@ class Builds:
         found = (build.derivation for build in self._flights.values())
         return {derivation for derivation in found if derivation is not None}
 
+    @property
+    def standing(self) -> Counter[State]:
+        """How many builds that are not over stand where."""
+        states = (build.state for build in self._active.values())
+        return Counter(state for state in states if state is not None)
+
     def _changed(self, build: Build) -> None:
+        self._tracer.moved(build)
         report = build.report()
         if report.state.is_over:
             self._active.pop(build.id, None)
@@ -265,13 +298,19 @@ class Builds:
 
     async def begin(self) -> None:
         """Mark what the last end of the registry interrupted."""
-        await self._history.interrupt()
+        count = await self._history.interrupt()
+        self._metrics.builds.labels(State.INTERRUPTED.value).inc(count)
 
     async def stop(self) -> None:
         """Wait until all that is to be remembered is."""
         for log in list(self._logs):
             await log.close()
         await self._history.save()
+
+    @property
+    def under_way(self) -> list[Report]:
+        """The builds that are not over, in no order."""
+        return [build.report() for build in self._active.values()]
 
     async def newest(self, most: int, choice: Choice = ANY) -> list[Report]:
         """List builds: those under way, then the others; the newest first."""

@@ -22,6 +22,7 @@ from forgereg.flow.growing import Followed, Growing
 from forgereg.flow.source import FileSource, Source
 from forgereg.flow.threads import InThread, or_drop
 from forgereg.logs import logger
+from forgereg.metrics import Cache, Metrics
 from forgereg.oci.errors import ArchiveInvalid, DiskFull, RegistryError
 from forgereg.oci.reference import Digest
 from forgereg.records.records import KnownBlob
@@ -52,10 +53,15 @@ class Encodings:
     _failures: Failures
     _in_thread: InThread
     _in_reader: InThread
+    _metrics: Metrics = field(factory=Metrics)
+    _on_disk: Cache = field(init=False)
     _growing: dict[tuple[Digest, str], Growing] = field(init=False, factory=dict)
     _useless: LRUCache[tuple[Digest, str], bool] = field(
         init=False, factory=lambda: LRUCache(_MOST)
     )
+
+    def __attrs_post_init__(self) -> None:
+        self._on_disk = self._metrics.cache("encoding")
 
     async def open(self, digest: Digest, coding: str, plain: Plain) -> Source | None:
         """
@@ -73,8 +79,10 @@ class Encodings:
             opened = self._in_thread(self._blobs.open, digest, None, coding)
             file = await or_drop(opened, lambda each: each.close() if each else None)
             if file is not None:
+                self._on_disk.count(True)
                 return FileSource(file, file.seek(0, 2), self._in_thread)
             growing = self._growing.get(key)
+        self._on_disk.count(growing is not None)
         if growing is not None:
             followed = Followed(growing)
         else:

@@ -25,6 +25,7 @@ from forgereg.flow.report import State
 from forgereg.flow.slots import Slots
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
+from forgereg.metrics import Metrics, timed
 from forgereg.nix.build import Nix
 from forgereg.nix.flake import (
     Command,
@@ -42,7 +43,7 @@ from forgereg.nix.refs import (
     parse_refs,
     remote_url,
 )
-from forgereg.oci.errors import DiskFull, FlakeUnavailable
+from forgereg.oci.errors import DiskFull, EvaluationFailed, FlakeUnavailable
 from forgereg.oci.reference import Tag
 from forgereg.records.records import Records
 
@@ -107,6 +108,8 @@ class Flake:
     :ivar evaluations: how many may run at a time.
     :ivar lookups: how many refs may be looked up at a time.
     :ivar now: gives seconds since the epoch; remembered between restarts.
+    :ivar trouble: why it could not be had the last time; None where it could, or nobody
+        has looked.
     """
 
     prefix: str
@@ -122,6 +125,8 @@ class Flake:
     _lookups: Slots
     _now: Callable[[], float]
     _in_thread: InThread
+    _metrics: Metrics = field(factory=Metrics)
+    trouble: str | None = field(init=False, default=None)
     #: flake ref, as configured or at a revision → locked flake ref
     _resolutions: LRUCache[str, _Looked[str]] = field(init=False)
     _listed: _Looked[Refs | None] | None = field(init=False, default=None)
@@ -148,6 +153,22 @@ class Flake:
     def hide(self) -> Callable[[str], str]:
         """What takes its secrets out of a text."""
         return self._nix.hide
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it was ever locked, as far as is in memory."""
+        return self.ref in self._resolutions
+
+    @property
+    def last_look(self) -> tuple[str, float, str | None] | None:
+        """
+        Tell what came of looking it up, as far as is in memory.
+
+        :returns: locked flake ref; when it was looked up last, in seconds since the
+            epoch, 0 where it is to be done again; why that gave nothing new, if so.
+        """
+        known = self._resolutions.get(self.ref)
+        return None if known is None else (known.found, known.at, known.stale)
 
     def locked_now(self) -> Located | None:
         """Give what it is locked to, if that is known and still to be trusted."""
@@ -274,9 +295,17 @@ class Flake:
     async def _look(self, errand: Errand, ref: str) -> Located:
         errand.enter(State.LOCKING)
         key = (ref, self._moves)
-        return await errand.share(
-            lambda: self._locks.do(key, lambda: self._lock(errand, ref))
-        )
+        try:
+            located = await errand.share(
+                lambda: self._locks.do(key, lambda: self._lock(errand, ref))
+            )
+        except (FlakeUnavailable, EvaluationFailed) as e:
+            if ref == self.ref:
+                self.trouble = e.detail
+            raise
+        if ref == self.ref:
+            self.trouble = located.stale
+        return located
 
     async def _lock(self, errand: Errand, ref: str) -> Located:
         began, moves = self._now(), self._moves
@@ -319,6 +348,13 @@ class Flake:
         """
         refs, _ = await self._list(errand, self._policy.ttl_seconds)
         return names(refs, self.patterns)
+
+    def known_git_tags(self) -> list[str] | None:
+        """Give what `git_tags` gave last, however long ago; None rather than ask git."""
+        if not self.patterns or remote_url(self.ref) is None:
+            return []
+        found = None if self._listed is None else self._listed.found
+        return None if found is None else names(found, self.patterns)
 
     async def _list(
         self, errand: Errand, most_seconds: float
@@ -379,33 +415,79 @@ class Flake:
         answer = await self._ask(errand, locked, query)
         return read_package(answer, wanted, self.shown, self.path)
 
-    async def listed(self, errand: Errand, locked: str) -> list[dict[str, Any]]:
+    async def listed(
+        self, errand: Errand, locked: str, *, details: bool = False
+    ) -> list[dict[str, Any]]:
         """
         List what the locked flake has, without building any of it.
 
         :returns: for each package ``name``, ``image`` and ``containers`` (whether it
-            has them), ``entries`` (names in its containers, where they are known).
+            has them), ``entries`` (names in its containers, where they are known); with
+            details ``version`` and ``description`` (None where it has none),
+            ``licences`` and ``homepages``, each text of at most 1,000 bytes.
         """
+        query = catalogue_query(details=details)
         listed: list[dict[str, Any]] = await self._ask(
-            errand, locked, catalogue_query(), builds=False
+            errand, locked, query, builds=False
         )
         return listed
+
+    async def last_locked(self) -> str | None:
+        """Give what it was locked to last, however long ago; None: it never was."""
+        await self._recall(self.ref)
+        known = self._resolutions.get(self.ref)
+        return None if known is None else known.found
+
+    async def recall_package(self, locked: str, wanted: Wanted) -> Package | None:
+        """Give what `package` does, or None rather than asking nix."""
+        query = package_query(wanted.attribute, wanted.output)
+        answer = await self._recalled(locked, query)
+        if answer is None:
+            return None
+        return read_package(answer, wanted, self.shown, self.path)
+
+    async def recall_listed(self, locked: str) -> list[dict[str, Any]] | None:
+        """Give what `listed` does, with details or not, or None rather than ask nix."""
+        for details in (True, False):
+            listed = await self._recalled(locked, catalogue_query(details=details))
+            if isinstance(listed, list):
+                return listed
+        return None
+
+    async def _recalled(self, locked: str, query: str) -> Any:
+        question = self._question(query)
+
+        def recall() -> Any:
+            # There too, as a list of thousands takes its time to be read.
+            known = self._records.answer(locked, question)
+            return None if known is None else json.loads(known)
+
+        return await self._in_thread(recall)
+
+    def question(self, wanted: Wanted) -> str:
+        """Give what the answer to `package` is remembered by, beside the locked ref."""
+        return self._question(package_query(wanted.attribute, wanted.output))
+
+    def _question(self, query: str) -> str:
+        asked = f"{self._command.system}\n{query}"
+        return hashlib.sha256(asked.encode()).hexdigest()
 
     async def _ask(
         self, errand: Errand, locked: str, query: str, *, builds: bool = True
     ) -> Any:
-        asked = f"{self._command.system}\n{query}"
-        question = hashlib.sha256(asked.encode()).hexdigest()
+        question = self._question(query)
 
         async def ask() -> Any:
             known = await self._in_thread(self._records.answer, locked, question)
+            self._metrics.cache("evaluation").count(known is not None)
             if known is not None:
                 return json.loads(known)
             async with self._evaluations.turn(errand, State.EVALUATING):
-                nix = await self._ready()
-                answer = await nix.evaluate(
-                    errand, locked, query, builds=builds, limit=self._policy.evaluation
-                )
+                nix, limit = await self._ready(), self._policy.evaluation
+                with timed(self._metrics.evaluation_seconds, self._now):
+                    answer = await nix.evaluate(
+                        errand, locked, query, builds=builds, limit=limit
+                    )
             # What is not there is not remembered: anyone may ask for anything.
             is_there = not isinstance(answer, dict) or answer.get("status") == "ok"
             if is_there and is_pure(locked):

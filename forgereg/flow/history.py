@@ -81,8 +81,8 @@ class History:
         for build_id in list(self._unsaved)[:-_MOST_UNSAVED]:
             del self._unsaved[build_id]
 
-    async def interrupt(self) -> None:
-        """Mark what the last end of the registry interrupted."""
+    async def interrupt(self) -> int:
+        """Mark what the last end of the registry interrupted; give how many."""
         over = [state.value for state in State if state.is_over]
         why = "the registry ended while it was built; pull again"
         state = State.INTERRUPTED.value
@@ -90,9 +90,10 @@ class History:
             count = await self._in_thread(self._records.interrupt, over, state, why)
         except DiskFull as e:
             _log.warn("interrupted builds are not marked: {error}", error=e)
-            return
+            return 0
         if count:
             _log.warn("{count} builds were interrupted", count=count)
+        return count
 
     async def newest(
         self, most: int, but: Collection[str], choice: Choice = ANY

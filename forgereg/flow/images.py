@@ -6,7 +6,7 @@ First the flake as configured, then git's refs. What is known is not asked again
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from attrs import define, evolve, field, frozen
 from cachetools import LRUCache
@@ -37,6 +37,7 @@ from forgereg.oci.manifest import Manifest
 from forgereg.oci.reference import Digest, Name, Tag
 from forgereg.records.builds import BuildRecords
 from forgereg.records.records import Records, Source
+from forgereg.records.revisions import Revisions
 
 _log = logger(__name__)
 
@@ -97,6 +98,7 @@ class Images:
     """
     The images of all flakes.
 
+    :ivar now: gives seconds since the epoch.
     :ivar cache_size: how many tags are known in memory.
     """
 
@@ -104,8 +106,10 @@ class Images:
     _archives: Archives
     _records: Records
     _build_records: BuildRecords
+    _revisions: Revisions
     _command: Command
     _policy: Policy
+    _now: Callable[[], float]
     _in_thread: InThread
     _cache_size: int
     #: locked flake refs that led there, name, tag → manifests
@@ -288,10 +292,14 @@ class Images:
                 )
                 if text == tag.text:
                     forms = packed.forms
+            made = source, self._now(), build.nix_seconds
+            await wish.flake.note(self._revisions.note_making, *made)
         if self._good.get((name, tag)) != derivation:
             self._good[name, tag] = derivation
             note = self._build_records.remember_good
             await wish.flake.note(note, name, tag, derivation)
+            meant = name, tag, derivation, forms[0].digest, self._now()
+            await wish.flake.note(self._revisions.note, *meant)
         return Forms(forms)
 
     async def _realise(

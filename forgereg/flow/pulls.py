@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -27,7 +27,7 @@ _Key = tuple[Name, Digest, Tag | None]
 @define
 class PullLog:
     """
-    When each manifest was pulled last.
+    When each manifest was pulled last, and how often.
 
     What is not written down stays in memory, once for each manifest and tag, and is
     tried again; a full disk is not in the way of a pull.
@@ -51,7 +51,10 @@ class PullLog:
 
         :param tag: None where it was asked for by digest.
         """
-        self._gathered[name, digest, tag] = Pull(name, digest, tag, self._now())
+        key = name, digest, tag
+        before = self._gathered.get(key)
+        count = 1 if before is None else before.count + 1
+        self._gathered[key] = Pull(name, digest, tag, self._now(), count)
         self._wait()
 
     def unwritten(self) -> dict[tuple[Name, Digest], float]:
@@ -81,14 +84,22 @@ class PullLog:
                 if self._leaving:
                     await self._in_thread(self._note, [*self._leaving.values()])
             except DiskFull as e:
-                self._gathered = self._leaving | self._gathered
+                self._keep()
                 _log.warn("pulls are not noted: {error}", error=e)
             except Exception:
-                self._gathered = self._leaving | self._gathered
+                self._keep()
                 _log.failure("pulls are not noted")
             self._leaving = {}
         if self._gathered:
             self._wait()
+
+    def _keep(self) -> None:
+        """Have what could not be written go with what came since."""
+        for key, pull in self._gathered.items():
+            before = self._leaving.get(key)
+            count = pull.count + (before.count if before else 0)
+            self._leaving[key] = evolve(pull, count=count)
+        self._gathered = self._leaving
 
     def _wait(self) -> None:
         if self._timer is None and not self._lock.locked:

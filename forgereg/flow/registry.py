@@ -8,8 +8,11 @@ for all who wait for it, and goes on when they leave.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 from attrs import define, field, frozen
 from cachetools import LRUCache
@@ -28,6 +31,7 @@ from forgereg.flow.report import Report
 from forgereg.flow.source import Source
 from forgereg.flow.threads import InThread, or_drop
 from forgereg.logs import logger
+from forgereg.metrics import Cache, Metrics
 from forgereg.nix.refs import LATEST
 from forgereg.oci.errors import (
     ArchiveInvalid,
@@ -107,10 +111,15 @@ class Registry:
     _in_thread: InThread
     _cache_size: int
     _pulled: Callable[[Name, Digest, Tag | None], None] = _ignore
+    _metrics: Metrics = field(factory=Metrics)
     _manifests: LRUCache[tuple[Name, Digest], Manifest] = field(init=False)
+    _in_memory: Cache = field(init=False)
+    _on_disk: Cache = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._manifests = LRUCache(self._cache_size)
+        self._in_memory = self._metrics.cache("manifest")
+        self._on_disk = self._metrics.cache("blob")
 
     def _find(self, name: Name) -> tuple[Flake, Wanted]:
         """
@@ -118,10 +127,11 @@ class Registry:
 
         :raises NameUnknown: it is of no family that is served here.
         """
-        flake = self._flake(name)
+        flake = self.flake_for(name)
         return flake, parse_wanted(name, flake.prefix)
 
-    def _flake(self, name: Name) -> Flake:
+    def flake_for(self, name: Name) -> Flake:
+        """Give the flake whose names begin as this one does."""
         return next(f for f in self.flakes if name.text.startswith(f.path))
 
     async def manifest(
@@ -188,6 +198,7 @@ class Registry:
 
     async def _by_digest(self, name: Name, digest: Digest) -> Manifest:
         known = self._manifests.get((name, digest))
+        self._in_memory.count(known is not None)
         if known is None:
             known = await self._in_thread(self._records.manifest, name, digest)
         if known is None:
@@ -200,6 +211,7 @@ class Registry:
         if _REFERRERS_TAG.fullmatch(tag.text):
             raise ReferrersUnknown(f"{name} has no signatures or other referrers")
         forms = self._images.known(wish)
+        self._in_memory.count(forms is not None)
         if forms is None:
             key = await self._key(wish, client)
             forms = await self._pull(wish, client, key)[1]
@@ -301,6 +313,7 @@ class Registry:
         self, name: Name, digest: Digest, client: str
     ) -> tuple[KnownBlob, Source]:
         known, source = await self._open(name, digest)
+        self._on_disk.count(source is not None)
         errand = self.errand(f"{name}@{digest}", client)
         if source is None:
             source = await self._layers.unpack(errand, name, known)
@@ -340,6 +353,28 @@ class Registry:
         found = await done
         self._layers.trust(source.archive)
         return digest in found
+
+    async def held(self, name: Name, digest: Digest, most_bytes: int) -> bytes | None:
+        """
+        Give a small blob whole, if it lies here: nothing is built or unpacked for it.
+
+        :param most_bytes: how large it may be.
+        """
+
+        def read() -> bytes | None:
+            known = self._records.blob(name, digest)
+            if known is None or known.size > most_bytes:
+                return None
+            source = self._layers.find(known)
+            if source is None:
+                return None
+            with closing(source):
+                fd, offset = source.extent
+                data = os.pread(fd, known.size, offset)
+            hashed = hashlib.new(digest.algorithm, data).hexdigest()
+            return data if hashed == digest.encoded else None
+
+        return await self._in_thread(read)
 
     async def blob_size(self, name: Name, digest: Digest) -> int:
         """
@@ -456,7 +491,7 @@ class Registry:
         :returns: its store path as ``output``.
         :raises RegistryError: it cannot be had.
         """
-        flake = self._flake(application)
+        flake = self.flake_for(application)
         wanted = parse_application(application, flake.prefix)
         wish = Wish(application, tag, flake, wanted)
         known = None if anew else self._images.known(wish)

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import define, field
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from forgereg.blobs.scrub import Scrub
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
+from forgereg.metrics import Metrics
 
 _log = logger(__name__)
 
@@ -23,6 +24,23 @@ STEP = 8 * 2**20
 _SHARE = 0.05
 #: How long it waits at least, and before it looks at its settings again, in seconds.
 _LEAST_SECONDS, _MOST_SECONDS = 1.0, 3600.0
+
+
+@frozen
+class Round:
+    """
+    How far the blobs have been read again.
+
+    A restart goes on where the last one was, and counts anew.
+
+    :ivar began_at: by the clock that it is given.
+    :ivar bytes: that were read.
+    :ivar is_over: whether nothing is left.
+    """
+
+    began_at: float
+    bytes: int = 0
+    is_over: bool = False
 
 
 @define(eq=False)
@@ -36,6 +54,7 @@ class Scrubber:
     :ivar stored: gives how many bytes there are.
     :ivar days: gives in how many days all is to be read once, as it is set now; 0 for
         never. It takes longer where the share of the time does not suffice.
+    :ivar round: the last one, or the one that is under way; None before the first.
     """
 
     _scrub: Scrub
@@ -43,6 +62,8 @@ class Scrubber:
     _days: Callable[[], float]
     _clock: IReactorTime
     _in_thread: InThread
+    _metrics: Metrics = field(factory=Metrics)
+    round: Round | None = field(init=False, default=None)
     _timer: IDelayedCall | None = field(init=False, default=None)
     _is_stopped: bool = field(init=False, default=False)
     _is_busy: bool = field(init=False, default=False)
@@ -102,9 +123,20 @@ class Scrubber:
             self._since, self._read = begin, 0
         step = await self._in_thread(self._scrub.step, STEP)
         self._is_between = step.is_between
+        self._metrics.scrubbed_blobs.inc(step.files)
+        self._metrics.scrubbed_bytes.inc(step.bytes)
+        self._metrics.damaged_blobs.inc(step.damaged)
         self._read += step.bytes
+        self._count(begin, step.bytes)
         if not step.bytes:
             return _MOST_SECONDS  # there is nothing, or a round is over
         took = self._clock.seconds() - begin
         idle = max(took * (1 / _SHARE - 1), _LEAST_SECONDS if step.is_between else 0.0)
         return max(idle, self._rest())
+
+    def _count(self, begin: float, bytes: int) -> None:
+        round = self.round
+        if bytes and (round is None or round.is_over):
+            round = Round(begin)
+        if round is not None:
+            self.round = evolve(round, bytes=round.bytes + bytes, is_over=not bytes)

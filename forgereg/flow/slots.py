@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 
 from forgereg.flow.errand import Errand
 from forgereg.flow.report import State
+from forgereg.metrics import Metrics
 from forgereg.oci.errors import TooManyBuilds
 
 
@@ -50,9 +51,29 @@ class Slots:
         self._serve()
 
     @property
+    def taken(self) -> int:
+        """How many are at work."""
+        return self._taken
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return len(self._queue)
+
+    @property
     def has_room(self) -> bool:
         """Whether whoever comes now need not wait."""
         return not self._queue and self._taken < self._most
+
+    def tell(self, work: str, metrics: Metrics) -> None:
+        """Have metrics show how many there are, taken and waited for."""
+
+        def measure() -> None:
+            metrics.slots.labels(work).set(self._most)
+            metrics.taken_slots.labels(work).set(self._taken)
+            metrics.queue_length.labels(work).set(len(self._queue))
+
+        metrics.watch(measure)
 
     @asynccontextmanager
     async def turn(self, errand: Errand, state: State) -> AsyncIterator[None]:

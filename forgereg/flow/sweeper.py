@@ -22,6 +22,7 @@ from forgereg.flow.report import SweepReport, SweptImage
 from forgereg.flow.retention import Budget, Busy, Going, Ledger, Unit, plan
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
+from forgereg.metrics import Metrics
 from forgereg.nix.roots import Roots
 from forgereg.nix.store import Store
 from forgereg.oci.errors import ArchiveInvalid, DiskFull
@@ -49,6 +50,7 @@ class Sweeper:
     :ivar forgotten: told, in the reactor's thread, of each image that the records know
         no more, so that memory forgets its manifests.
     :ivar now: gives seconds since the epoch.
+    :ivar last: when something was let go of last, and what; None since the start.
     """
 
     _pulls: Pulls
@@ -61,6 +63,8 @@ class Sweeper:
     _forgotten: Callable[[KeptImage], object]
     _now: Callable[[], float]
     _in_thread: InThread
+    _metrics: Metrics = field(factory=Metrics)
+    last: tuple[float, SweepReport] | None = field(init=False, default=None)
     _sweeps: Once[bool, SweepReport] = field(init=False, factory=Once)
 
     async def sweep(self, dry_run: bool) -> SweepReport:
@@ -118,7 +122,13 @@ class Sweeper:
                 swept.append(_swept(going, ledger.drop(going.image)))
                 files += deleted
         freed += sum(image.bytes for image in swept)
-        return SweepReport(tuple(swept), files, freed, ledger.bytes, dry_run)
+        self._metrics.sweeps.inc()
+        self._metrics.swept_images.inc(len(swept))
+        self._metrics.swept_bytes.inc(freed)
+        self._metrics.sweep_time.set(self._now())
+        report = SweepReport(tuple(swept), files, freed, ledger.bytes, dry_run)
+        self.last = self._now(), report
+        return report
 
     async def _let_go(self, image: KeptImage, free: Set[Digest]) -> int | None:
         """Give how many files were deleted; None where the image has to stay."""

@@ -32,7 +32,7 @@ from forgereg.oci.reference import (
 )
 from forgereg.records.buildlogs import BuildLogs
 from forgereg.records.builds import BuildRecords
-from forgereg.records.pulls import Pulls
+from forgereg.records.pulls import Pulls, day_of
 
 _log = logger(__name__)
 
@@ -41,6 +41,8 @@ _PREWARM = "prewarm"
 #: What counts as pulled lately when a flake has changed, in seconds, and how many
 #: images are built then.
 _LATELY_SECONDS, _MOST_LATELY = 7 * 86400.0, 50
+#: For how long it is known how often something was pulled on a day, in days.
+_YEAR_DAYS = 366
 
 
 @define(eq=False)
@@ -164,7 +166,9 @@ class Works:
             await self._registry.warm(name, tag, _PREWARM)
 
     async def tidy(self) -> None:
-        """Forget builds and logs whose time is over."""
+        """Forget builds and logs whose time is over, and pulls of a year ago."""
+        a_year_ago = day_of(self._now()) - _YEAR_DAYS
+        await self._in_thread(self._pulls.forget_days, a_year_ago)
         before = self._now() - self._policy.log_seconds
         gone = await self._in_thread(self._records.forget_before, before)
         await self._in_thread(self.logs.forget, gone)

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 
+from forgereg.lines import masked
 from forgereg.logs import logger
 from forgereg.nix.events import (
     Event,
@@ -32,7 +33,6 @@ from forgereg.nix.flake import (
     Command,
     abandoned,
     limited,
-    masked,
     parse_locked,
     parse_outputs,
 )

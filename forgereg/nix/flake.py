@@ -14,11 +14,6 @@ from typing import Any
 
 from attrs import frozen
 
-#: What follows ``//``, up to ``@``, and what follows a parameter that names a secret.
-_SECRETS = re.compile(
-    r"(//)[^/@\s'\"]+(?=@)|([?&](?:access_token|private_token|token|password)=)[^&\s'\"]+"
-)
-
 #: The oldest nix whose command line is understood here.
 OLDEST = (2, 8)
 
@@ -93,7 +88,9 @@ else
 #: names of an application's images are known unbuilt where it was made by linkFarm.
 _CATALOGUE = """
 ps:
-let try = default: x: let r = builtins.tryEval x; in if r.success then r.value else default;
+let
+  try = default: x: let r = builtins.tryEval x; in if r.success then r.value else default;
+%(words)s
 in map (name: {
   inherit name;
   image = try false (ps.${name} ? image);
@@ -101,9 +98,45 @@ in map (name: {
   entries = try [ ] (
     let e = ps.${name}.containers.entries or { };
     in if builtins.isAttrs e then builtins.attrNames e else [ ]);
+%(details)s
 }) (builtins.attrNames ps)
 """
 
+#: How what packages say of themselves is read: each text by itself, and no more of it
+#: than is shown, cut between two characters of UTF-8.
+_WORDS = """
+  isRest = byte: "~" < byte && byte < builtins.substring 0 1 "¡";
+  cut = most: x:
+    if builtins.stringLength x <= most then x
+    else builtins.substring 0 (builtins.head (builtins.filter
+      (n: !(isRest (builtins.substring n 1 x)))
+      [ most (most - 1) (most - 2) (most - 3) 0 ])) x;
+  text = most: x: try null (if builtins.isString x then cut most x else null);
+  some = xs: builtins.genList (builtins.elemAt xs)
+    (if builtins.length xs < 8 then builtins.length xs else 8);
+  list = x: try [ ] (if builtins.isList x then some x else [ x ]);
+  texts = most: xs: builtins.filter builtins.isString (map (text most) xs);
+  licence = x: if builtins.isAttrs x then x.spdxId or x.shortName or x.fullName or null
+    else x;"""
+
+_DETAILS = """
+  version = text 100 (ps.${name}.version or null);
+  description = text 1000 (ps.${name}.meta.description or null);
+  licences = texts 100 (map licence (list (ps.${name}.meta.license or null)));
+  homepages = texts 1000 (list (ps.${name}.meta.homepage or null));"""
+
+
+#: Source: nix `src/libstore/builtins/buildenv.cc`; tried on 2.8.
+_TRIAL = """
+derivation {
+  name = "forge-registry-doctor";
+  system = "%s";
+  builder = "builtin:buildenv";
+  derivations = [ ];
+  manifest = "/none";
+  nonce = "%s";
+}
+"""
 
 #: How images name what Nix names otherwise.
 _MACHINES = {
@@ -173,6 +206,14 @@ class Command:
         """Evaluate a trifle that needs flakes and the store; prints ``true``."""
         return self._nix("eval", "--expr", "builtins ? getFlake")
 
+    def trial(self, nonce: str) -> list[str]:
+        """
+        Build an empty directory, by what nix itself can build.
+
+        :param nonce: another one each time, or nothing is built; letters and digits.
+        """
+        return self._nix("build", "--no-link", "--expr", _TRIAL % (self.system, nonce))
+
     def _nix(self, *words: str) -> list[str]:
         store = ("--store", self.store) if self.store else ()
         return [*_BASE, *store, *_OPTIONS, *words]
@@ -226,9 +267,16 @@ def package_query(attribute: str, output: str) -> str:
     return _PACKAGE % values
 
 
-def catalogue_query() -> str:
-    """Ask which packages and applications there are."""
-    return _CATALOGUE
+def catalogue_query(*, details: bool = False) -> str:
+    """
+    Ask which packages and applications there are.
+
+    :param details: also what they say of themselves, which may be so broken that
+        nothing is answered at all.
+    """
+    if details:
+        return _CATALOGUE % {"words": _WORDS, "details": _DETAILS}
+    return _CATALOGUE % {"words": "", "details": ""}
 
 
 def parse_locked(metadata: Any) -> str | None:
@@ -246,11 +294,6 @@ def parse_locked(metadata: Any) -> str | None:
         case {"url": str(url)}:
             return url if "narHash=" in url else f"{url}#"
     return None
-
-
-def masked(text: str) -> str:
-    """Hide passwords and tokens that stand in URLs, such as a flake ref's."""
-    return _SECRETS.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
 def platform_of(system: str) -> str:

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 
@@ -21,6 +22,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorProcess, IReactorT
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from forgereg.metrics import Metrics
 from forgereg.nix.outlet import Outlet
 
 #: How long a child has between SIGTERM and SIGKILL, in seconds.
@@ -36,6 +38,17 @@ MAX_OUT = 64 * 2**20
 #: was killed goes on for ever; without the second its children could not be killed.
 _WRAPPERS = ("setsid", "setpriv", "prlimit")
 _WRAP = ("setsid", "setpriv", "--pdeathsig", "TERM", "--")
+
+#: What a child is called in the metrics, by the first of these words in its command.
+_KINDS = {
+    "metadata": "lock",
+    "ls-remote": "refs",
+    "eval": "evaluate",
+    "build": "build",
+    "path-info": "closure",
+    "bwrap": "script",
+}
+_OTHER = "other"
 
 
 class ProcessReactor(IReactorTime, IReactorProcess):
@@ -65,6 +78,7 @@ class _Child(ProcessProtocol):
     _on_line: Callable[[bytes], object]
     _on_end: Callable[[_Child], object]
     _outlet: Outlet | None
+    kind: str
     done: Deferred[Exit] = field(init=False)
     _pid: int = field(init=False, default=0)
     _out: list[bytes] = field(init=False, factory=list)
@@ -152,8 +166,19 @@ class Processes:
     """The children that are running."""
 
     _reactor: ProcessReactor
+    _metrics: Metrics = field(factory=Metrics)
     _children: set[_Child] = field(init=False, factory=set)
     _stopped: Deferred[None] | None = field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        for kind in (*_KINDS.values(), _OTHER):
+            self._metrics.started_processes.labels(kind)
+        self._metrics.watch(self._measure)
+
+    def _measure(self) -> None:
+        kinds = Counter(child.kind for child in self._children)
+        for kind in (*_KINDS.values(), _OTHER):
+            self._metrics.processes.labels(kind).set(kinds[kind])
 
     def run(
         self,
@@ -204,7 +229,8 @@ class Processes:
     ) -> Deferred[Exit]:
         if self._stopped is not None:
             return succeed(Exit(None, stopped=True))
-        child = _Child(self._reactor, on_line, self._ended, outlet)
+        kind = next((_KINDS[word] for word in argv if word in _KINDS), _OTHER)
+        child = _Child(self._reactor, on_line, self._ended, outlet, kind)
         try:
             with nullcontext("r") if outlet is None else outlet.inlet() as out:
                 self._reactor.spawnProcess(
@@ -219,6 +245,7 @@ class Processes:
             on_line(f"error: cannot start {argv[0]}: {e.strerror}".encode())
             return succeed(Exit(None))
         self._children.add(child)
+        self._metrics.started_processes.labels(kind).inc()
         child.limit(timeout_seconds)
         return child.done
 
@@ -247,20 +274,23 @@ class Processes:
             self._stopped.callback(None)
 
 
-def ask_now(argv: Sequence[str], env: Mapping[str, str]) -> tuple[int, str, str]:
+def ask_now(
+    argv: Sequence[str], env: Mapping[str, str], seconds: float = 30.0
+) -> tuple[int, str, str]:
     """
-    Run a short child before there is a reactor.
+    Run a short child where there is no reactor. Blocking.
 
+    :param seconds: how long it may take.
     :returns: exit status, standard output, standard error.
     :raises OSError: there is no such program.
-    :raises subprocess.TimeoutExpired: it took more than 30 s.
+    :raises subprocess.TimeoutExpired: it took longer.
     """
     ended = subprocess.run(
         argv,
         env=dict(env),
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=30,
+        timeout=seconds,
         check=False,
     )
     out, err = (

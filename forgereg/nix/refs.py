@@ -27,6 +27,8 @@ MAX_REFS = 50_000
 #: What begins a flake ref, and where its repositories are unless it says otherwise.
 _FORGES = {"github": "github.com", "gitlab": "gitlab.com", "sourcehut": "git.sr.ht"}
 _GIT = ("git", "git+http", "git+https", "git+ssh")
+#: What hosts are called where a commit's page is ``…/commit/<revision>``.
+_FORGE_LABELS = {"github", "gitlab", "codeberg", "forgejo", "gitea"}
 #: Parameters that say which content is meant.
 _WHICH = ("ref", "rev", "narHash", "lastModified", "revCount", "dirtyRev")
 
@@ -151,6 +153,48 @@ def origin(flake: str) -> str | None:
     if parts.scheme not in ("http", "https"):
         return None
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def revision_of(locked: str) -> str | None:
+    """Give the revision that a locked flake ref names, if it names one."""
+    parts = _split(locked)
+    if parts is None:
+        return None
+    named = _parameter(parts, "rev")
+    if parts.scheme in _FORGES:
+        named = (parts.path.split("/") + [""] * 3)[2]
+    return named if is_revision(named) else None
+
+
+def content_of(locked: str) -> str:
+    """Give the hash of the content that a locked flake ref names, or nothing."""
+    ref, _, content = locked.partition("#")
+    parts = _split(ref)
+    return content or (_parameter(parts, "narHash") if parts else "")
+
+
+def commit_url(locked: str) -> str | None:
+    """
+    Say where people can read the commit of a locked flake ref.
+
+    :returns: an address with https, and no secrets in it; None where there is no
+        commit, or nobody knows how its forge calls the page.
+    """
+    revision, parts = revision_of(locked), _split(locked)
+    place = urlsplit(remote_url(locked) or "")
+    if revision is None or parts is None or place.scheme not in ("https", "ssh"):
+        return None
+    host, path = place.hostname or "", place.path.strip("/").removesuffix(".git")
+    labels = set(host.split("."))
+    is_forge = parts.scheme in _FORGES or host in _FORGES.values()
+    segments = path.split("/")
+    is_safe = _HOST.fullmatch(host) and all(map(_SEGMENT.fullmatch, segments))
+    if not is_safe or not (is_forge or labels & _FORGE_LABELS) or len(segments) < 2:
+        return None
+    port = f":{place.port}" if place.port and place.scheme == "https" else ""
+    is_gitlab = parts.scheme == "gitlab" or "gitlab" in labels
+    page = "-/commit" if is_gitlab else "commit"
+    return f"https://{host}{port}/{path}/{page}/{revision}"
 
 
 def ls_remote(url: str) -> list[str]:

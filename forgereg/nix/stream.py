@@ -25,8 +25,9 @@ from typing import Protocol, TypeVar
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
+from forgereg.lines import masked
 from forgereg.nix.build import Errand, Listener, failure
-from forgereg.nix.flake import limited, masked
+from forgereg.nix.flake import limited
 from forgereg.nix.outlet import Outlet
 from forgereg.nix.process import Exit
 from forgereg.oci.errors import BuildFailed

@@ -91,6 +91,14 @@ class BuildLogs:
                 if path.stat().st_mtime < before:
                     path.unlink()
 
+    def bytes(self) -> int:
+        """Add up how much the logs take."""
+        total = 0
+        for path in self.folder.glob("*.log"):
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return total
+
     def _path(self, build_id: str) -> Path:
         if not _BUILD_ID.fullmatch(build_id):
             raise ValueError("not the id of a build")

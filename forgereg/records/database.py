@@ -20,7 +20,7 @@ _NO_ROOM = ("is full", "disk I/O error")
 #: How it says that it may not write, or not now.
 _NO_WRITING = ("readonly", "unable to open", "is locked")
 #: Of the tables; another one whenever they change.
-VERSION = 2
+VERSION = 3
 
 
 class VersionUnknown(SQLAlchemyError):
@@ -89,6 +89,20 @@ def writing(engine: Engine) -> Iterator[Connection]:
         if any(sign in str(e.orig) for sign in _NO_WRITING):
             raise DiskFull(f"the registry cannot write its records: {e.orig}") from e
         raise
+
+
+def check(engine: Engine) -> None:
+    """
+    See whether the records can be read and written; nothing is changed.
+
+    :raises DiskFull: they cannot be written.
+    :raises sqlalchemy.exc.SQLAlchemyError: they cannot be read.
+    """
+    with writing(engine) as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        found = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA user_version = {found}")
+        connection.rollback()
 
 
 def upsert(table: Table, row: dict[str, Any]) -> Insert:

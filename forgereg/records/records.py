@@ -6,7 +6,8 @@ The tables are drawn in `forgereg.records.schema`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -17,9 +18,11 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Select,
     Table,
     bindparam,
     delete,
+    func,
     select,
     update,
 )
@@ -146,6 +149,24 @@ class Records:
         row = {"locked": locked, "question": question, "answer": answer}
         with self._writing() as connection:
             connection.execute(upsert(evaluations, row))
+
+    def answers(self, locked: str, questions: Collection[str]) -> dict[str, str]:
+        """Give what Nix answered to any of these questions about a locked flake."""
+        query = select(evaluations.c.question, evaluations.c.answer).where(
+            evaluations.c.locked == locked, evaluations.c.question.in_(_all(questions))
+        )
+        with self._engine.connect() as connection:
+            return {row.question: row.answer for row in connection.execute(query)}
+
+    def built(self, derivations: Collection[str]) -> set[tuple[str, str]]:
+        """Say of which repositories there are images from any of these derivations."""
+        query = (
+            select(tags.c.name, tags.c.derivation)
+            .distinct()
+            .where(tags.c.derivation.in_(_all(derivations)))
+        )
+        with self._engine.connect() as connection:
+            return {(row.name, row.derivation) for row in connection.execute(query)}
 
     def tagged(self, name: Name, derivation: str, tag: Tag) -> tuple[Manifest, ...]:
         """
@@ -310,6 +331,12 @@ class Records:
                     ),
                     rows,
                 )
+
+
+def _all(texts: Collection[str]) -> Select[tuple[str]]:
+    # As one parameter: there may be thousands.
+    listed = func.json_each(json.dumps([*texts])).table_valued("value")
+    return select(listed.c.value)
 
 
 def _is_same(source: Source) -> ColumnElement[bool]:

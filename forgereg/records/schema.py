@@ -12,8 +12,10 @@ The tables of the records.
     builds        id → how it went
     last_good     name, tag    → derivation of the last image that worked
     origins       source, name, digest → where in the archive this blob, or manifest, is
-    sightings     source → when a sweep first saw it
+    sightings     source → when it was first seen, and how long nix built it
+    revisions     name, tag, derivation → digest, and since when the tag has meant it
     pulls         name, digest, tag → when a manifest was last pulled by it
+    pull_days     name, digest, tag, day → how often it was pulled on that day
 
 Nothing here is derived from what a later version might do otherwise: the bytes of
 every manifest that was ever answered are kept as they were.
@@ -98,6 +100,7 @@ blobs = Table(
     Column("digest", String(135), primary_key=True),
     Column("size", BigInteger, nullable=False, comment="bytes"),
     Column("source", ForeignKey(sources.c.id), nullable=False),
+    Index("blobs_of_digest", "digest"),
 )
 
 builds = Table(
@@ -116,6 +119,7 @@ builds = Table(
     Column("derivation", Text, comment="store path of its .drv"),
     Column("progress", Text, nullable=False, comment="JSON, as in nix.progress"),
     Column("error", Text, comment="why there is no image"),
+    Index("builds_of_derivation", "derivation"),
 )
 
 last_good = Table(
@@ -141,12 +145,25 @@ origins = Table(
     Index("origins_of_digest", "name", "digest"),
 )
 
-#: From when an image counts that was built ahead and that nobody has pulled.
+#: When an image was read; from then it counts if it was built ahead and nobody has
+#: pulled it.
 sightings = Table(
     "sightings",
     metadata,
     Column("source", ForeignKey(sources.c.id), primary_key=True),
     Column("seen_at", Float, nullable=False, comment="seconds since the epoch, UTC"),
+    Column("build_seconds", Float, comment="that nix took; none if it was there"),
+)
+
+#: What each tag has meant, and what it means: the row since the latest.
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("name", String(255), primary_key=True, comment="repository name"),
+    Column("tag", String(128), primary_key=True),
+    Column("derivation", Text, primary_key=True, comment="store path of a .drv"),
+    Column("digest", String(135), nullable=False, comment="of the preferred manifest"),
+    Column("since", Float, nullable=False, comment="seconds since the epoch, UTC"),
 )
 
 pulls = Table(
@@ -156,4 +173,15 @@ pulls = Table(
     Column("digest", String(135), primary_key=True, comment="of the manifest"),
     Column("tag", String(128), primary_key=True, comment="empty when by digest"),
     Column("pulled_at", Float, nullable=False, comment="seconds since the epoch, UTC"),
+)
+
+#: Kept for a year.
+pull_days = Table(
+    "pull_days",
+    metadata,
+    Column("name", String(255), primary_key=True, comment="repository name"),
+    Column("digest", String(135), primary_key=True, comment="of the manifest"),
+    Column("tag", String(128), primary_key=True, comment="empty when by digest"),
+    Column("day", Integer, primary_key=True, comment="days since the epoch, UTC"),
+    Column("count", BigInteger, nullable=False),
 )

@@ -12,8 +12,9 @@ from twisted.web.http import Request as BaseRequest
 from twisted.web.server import Request
 from werkzeug.http import parse_etags
 
-from forgereg.logs import logger
+from forgereg.logs import logger, mark, unmark
 from forgereg.oci.reference import Digest
+from forgereg.web.access import REQUEST_ID
 from forgereg.web.memo import Repeatable
 from forgereg.web.patience import RETRY_AFTER_SECONDS
 from forgereg.web.problem import Problem, problem
@@ -73,8 +74,19 @@ def refuse(request: Request, refusal: Problem, content_type: str = JSON) -> byte
     return whole(request, content_type, refusal.body)
 
 
+def cut(request: Request) -> None:
+    """Note that the answer ends before it is whole."""
+    vars(request)["is_cut"] = True
+
+
+def is_cut(request: BaseRequest) -> bool:
+    """Whether the answer ended before it was whole."""
+    return "is_cut" in vars(request)
+
+
 def break_off(request: Request) -> bytes:
     """End an answer so that nobody can take it for whole."""
+    cut(request)
     # What was sent behind it is not to be begun.
     request.channel.persistent = False
     request.channel.forceAbortClient()
@@ -87,10 +99,16 @@ def fail(request: Request, failure: Failure, incident: str) -> bytes:
 
     :param incident: that name.
     """
+    name = request.responseHeaders.getRawHeaders(REQUEST_ID, [b"-"])[0].decode()
+    marked = mark(request_id=name)
     _log.failure("incident {incident}", failure, incident=incident)
+    unmark(marked)
     if request.startedWriting:
         return break_off(request)
-    message = f"the registry failed; its log has more under incident {incident}"
+    message = (
+        "the registry failed; its log has more under"
+        f" incident {incident} (request {name})"
+    )
     return refuse(
         request, problem(HTTPStatus.INTERNAL_SERVER_ERROR, "UNKNOWN", message)
     )

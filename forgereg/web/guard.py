@@ -26,6 +26,9 @@ from forgereg.oci.errors import Forbidden
 _Address = IPv4Address | IPv6Address
 _Networks = Sequence[IPv4Network | IPv6Network]
 
+#: How the access log names who shows the token.
+ADMIN = "admin"
+
 _LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1"))
 
 #: What reverse proxies add; so is everything that begins with X-Forwarded-.
@@ -120,6 +123,11 @@ class Guard:
         objection = self._objection(request)
         if objection is not None:
             raise Forbidden(objection)
+
+    def is_shown_token(self, request: Asked) -> bool:
+        """Say whether the request shows the administrator's token."""
+        shown = request.requestHeaders.getRawHeaders(b"authorization")
+        return shown is not None and self._objection_to_token(shown) is None
 
     def _objection(self, request: Asked) -> str | None:
         shown = request.requestHeaders.getRawHeaders(b"authorization")

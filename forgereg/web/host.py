@@ -1,5 +1,5 @@
 """
-What a client calls the registry, as references to images have it.
+What a client calls the registry, as references to images have it, and whether in TLS.
 """
 
 from __future__ import annotations

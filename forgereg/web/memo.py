@@ -5,9 +5,9 @@ An answer is kept under the head of its request, every byte of it, where it was 
 once, without waiting for anything. It is given again only if whoever made it says, each
 time anew and at once, that it would make the same one now: `Repeatable.holds`. So a tag
 that has moved or whose time is over, a manifest that was forgotten, a warning that is
-another one are all seen; and a pull is noted there. Only the date is made anew. What is
-unusual (half a head, a body, a client that does not read, a registry that is about to
-stop) never comes here.
+another one are all seen; and a pull is noted there. Only the date and the request's
+name are made anew. What is unusual (half a head, a body, a client that does not read, a
+registry that is about to stop) never comes here.
 """
 
 from __future__ import annotations
@@ -17,9 +17,15 @@ from collections.abc import Callable
 from attrs import define, field, frozen
 from cachetools import LRUCache
 from twisted.web.http import Request, datetimeToString
+from twisted.web.http_headers import Headers
+
+from forgereg.lines import Answered
+from forgereg.metrics import Answers
 
 #: How many answers are kept, and how long a head may be, in bytes.
 _MOST, _MAX_HEAD = 1000, 2**12
+
+_ANEW, _DATE = (b"Date", b"X-Request-Id"), b"\r\nDate: "
 
 
 @frozen
@@ -40,19 +46,24 @@ class Kept:
     """
     An answer.
 
-    :ivar log: what the access log has behind the time.
+    :ivar told: what the access log has of it.
+    :ivar headers: of the request.
+    :ivar answers: where it is counted.
     """
 
     head: bytes
     body: bytes
-    log: str
+    told: Answered
+    headers: Headers
+    answers: Answers
     _holds: Callable[[], bool]
 
-    def pieces(self) -> list[bytes] | None:
+    def pieces(self, request_id: str) -> list[bytes] | None:
         """Give what to write; None where it would be another answer now."""
         if not self._holds():
             return None
-        return [self.head, datetimeToString(), b"\r\n\r\n", self.body]
+        name = request_id.encode()
+        return [self.head, name, _DATE, datetimeToString(), b"\r\n\r\n", self.body]
 
 
 def is_head(data: bytes) -> bool:
@@ -75,17 +86,24 @@ class Memo:
         return self._kept.get(asked)
 
     def keep(
-        self, asked: bytes, request: Request, answer: Repeatable, log: str
+        self,
+        asked: bytes,
+        request: Request,
+        answer: Repeatable,
+        told: Answered,
+        answers: Answers,
     ) -> None:
         """Keep what has just been answered, whole."""
         lines = [
             b"%b %d %b" % (request.clientproto, request.code, request.code_message)
         ]
         for name, values in request.responseHeaders.getAllRawHeaders():
-            lines += [b"%b: %b" % (name, value) for value in values if name != b"Date"]
+            if name not in _ANEW:
+                lines += [b"%b: %b" % (name, value) for value in values]
         body = answer.body if request.sentLength else b""
-        head = b"\r\n".join([*lines, b"Date: "])
-        self._kept[asked] = Kept(head, body, log, answer.holds)
+        head = b"\r\n".join([*lines, b"X-Request-Id: "])
+        headers = request.requestHeaders
+        self._kept[asked] = Kept(head, body, told, headers, answers, answer.holds)
 
     def drop(self, asked: bytes) -> None:
         """Forget an answer that is another one now."""

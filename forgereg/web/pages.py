@@ -26,7 +26,7 @@ from forgereg.oci.errors import Forbidden, RegistryError, RequestInvalid
 from forgereg.web.answer import break_off, whole
 from forgereg.web.colours import visible
 from forgereg.web.guard import Clients, Guard
-from forgereg.web.host import host_of
+from forgereg.web.host import host_of, is_secure
 from forgereg.web.problem import describe
 from forgereg.web.static import Static
 
@@ -94,7 +94,8 @@ class Pages:
         for name, value in _HEADERS.items():
             request.setHeader(name, value)
         shared = {
-            "host": self._host(request),
+            "host": self.host(request),
+            "is_secure": is_secure(request, self.clients),
             "may_change": self.may_change(request),
             "now": self.now(),
         }
@@ -114,7 +115,7 @@ class Pages:
             return False
         return True
 
-    def _host(self, request: Request) -> str:
+    def host(self, request: Request) -> str:
         """Give what images are pulled from, as the reader calls it."""
         try:
             return host_of(request, self.clients)

@@ -51,9 +51,9 @@ class Fixture:
             lambda: 1000 + self.clock.seconds(),
         )
 
-    def pull(self, tag: Tag | None = LATEST) -> Pull:
+    def pull(self, tag: Tag | None = LATEST, count: int = 1) -> Pull:
         self.log.pulled(HELLO, DIGEST, tag)
-        return Pull(HELLO, DIGEST, tag, 1000 + self.clock.seconds())
+        return Pull(HELLO, DIGEST, tag, 1000 + self.clock.seconds(), count)
 
 
 @pytest.fixture
@@ -73,10 +73,10 @@ def test_pulls_are_written_in_batches(a: Fixture) -> None:
 
 
 def test_only_the_last_pull_of_a_tag_is_written(a: Fixture) -> None:
-    """Of many pulls of one tag the last is written down."""
+    """Of many pulls of one tag the last is written down, and how many there were."""
     a.pull()
     a.clock.advance(5.0)
-    last = a.pull()
+    last = a.pull(count=2)
     a.clock.advance(5.0)
     assert a.notes.batches == [[last]]
 
@@ -100,7 +100,7 @@ def test_one_write_at_a_time(a: Fixture) -> None:
 def test_write_that_fails(
     a: Fixture, error: Exception, log: Log, logged_failures: list[LogEvent]
 ) -> None:
-    """Pulls that cannot be written are kept, and written when that is possible again."""
+    """Pulls that cannot be written are kept, and all are counted when they can be."""
     a.notes.error = error
     a.pull()
     other = a.pull(None)
@@ -108,10 +108,11 @@ def test_write_that_fails(
     assert "pulls are not noted" in log.text
     assert len(logged_failures) == isinstance(error, ValueError)
     logged_failures.clear()
-    again = a.pull()
+    a.log.pulled(HELLO, DIGEST, LATEST)
     a.notes.error = None
     a.clock.advance(10.0)
-    assert a.notes.batches == [[again, other]]
+    both = Pull(HELLO, DIGEST, LATEST, 1010.0, 2)
+    assert a.notes.batches == [[both, other]]
 
 
 def test_flush_at_the_stop(a: Fixture) -> None:

@@ -405,13 +405,13 @@ class Docker(Engine):
 
     _command = ("docker", "--host=unix:///run/docker.sock")
 
-    def __init__(self, state: Path) -> None:
-        """Start dockerd and wait until it answers."""
+    def __init__(self, state: Path, settings: str = "{}") -> None:
+        """Start dockerd with its `daemon.json` and wait until it answers."""
         super().__init__(state)
         self.env["DOCKER_CONFIG"] = str(self.state / "config")
         daemon = [
             "dockerd",
-            f"--config-file={self._write('daemon.json', '{}')}",
+            f"--config-file={self._write('daemon.json', settings)}",
             f"--data-root={self.state / 'root'}",
             "--exec-root=/run/docker",
             "--pidfile=/run/docker.pid",

@@ -11,6 +11,8 @@ import pytest
 
 from tests import daemon
 from tests.daemon import ROOT, Daemon
+from tests.live import browser
+from tests.live.browser import Chromium
 from tests.live.clients import Containerd, Docker, Podman, Skopeo
 
 
@@ -70,6 +72,13 @@ def faulty(
     tmp = tmp_path_factory.mktemp("faulty")
     options = ("--store", str(store), "--nix-build-timeout", "20")
     with daemon.registry(tmp, faults, *options) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A browser, and a folder for what it shows."""
+    with browser.chromium(tmp_path_factory.mktemp("pictures")) as running:
         yield running
 
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forgereg.lines import masked
 from forgereg.nix.flake import (
     OLDEST,
     Command,
     catalogue_query,
     is_here,
-    masked,
     package_query,
     parse_locked,
     parse_outputs,

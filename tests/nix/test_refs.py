@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +13,8 @@ from forgereg.nix.refs import (
     Refs,
     allowed,
     at_revision,
+    commit_url,
+    content_of,
     find,
     is_revision,
     ls_remote,
@@ -18,6 +22,7 @@ from forgereg.nix.refs import (
     origin,
     parse_refs,
     remote_url,
+    revision_of,
 )
 from forgereg.oci.reference import is_tag
 
@@ -258,3 +263,80 @@ def test_what_a_tag_means(patterns: list[str], tag: str, found: Found | None) ->
 def test_which_tags_are_listed(patterns: list[str], listed: list[str]) -> None:
     """The list of tags has what can be pulled, and each once."""
     assert names(REFS, patterns) == listed
+
+
+@pytest.mark.parametrize(
+    ("locked", "page"),
+    [
+        (f"github:acme/forge/{SHA}", "https://github.com/acme/forge/commit/"),
+        (
+            f"github:acme/forge/{SHA}?host=ghe.acme.org&narHash=sha256-x",
+            "https://ghe.acme.org/acme/forge/commit/",
+        ),
+        (
+            f"gitlab:acme%2Ftools/forge/{SHA}",
+            "https://gitlab.com/acme/tools/forge/-/commit/",
+        ),
+        (f"sourcehut:~acme/forge/{SHA}", "https://git.sr.ht/~acme/forge/commit/"),
+        (
+            f"git+https://codeberg.org/a/b.git?ref=refs/heads/main&rev={SHA}",
+            "https://codeberg.org/a/b/commit/",
+        ),
+        (
+            f"git+https://me:s3cret@gitlab.acme.org:8443/a/b?rev={SHA}",
+            "https://gitlab.acme.org:8443/a/b/-/commit/",
+        ),
+        (
+            f"git+ssh://git@forgejo.acme.org:2222/a/b?rev={SHA}",
+            "https://forgejo.acme.org/a/b/commit/",
+        ),
+    ],
+)
+def test_where_a_commit_can_be_read(locked: str, page: str) -> None:
+    """The commit of a flake on a known forge has an address, without secrets."""
+    assert commit_url(locked) == page + SHA
+    assert revision_of(locked) == SHA
+
+
+@pytest.mark.parametrize(
+    "locked",
+    [
+        "github:acme/forge/main",
+        "github:acme/forge",
+        f"github:acme/../{SHA}",
+        f'github:acme/"><script>/{SHA}',
+        f"git+https://git.acme.org/a/b?rev={SHA}",
+        f"git+http://github.com/a/b?rev={SHA}",
+        f"git+https://github.com/a/%2e%2e/b?rev={SHA}",
+        f"git+https://github.com/a?rev={SHA}",
+        f"git+file:///srv/github.com/a/b?rev={SHA}",
+        "path:/srv/forge?narHash=sha256-x",
+        "git+file:/srv/forge#sha256-x",
+        "",
+    ],
+)
+def test_where_no_commit_can_be_read(locked: str) -> None:
+    """What is on no forge that is known, or makes no sense, has no address."""
+    assert commit_url(locked) is None
+
+
+@pytest.mark.parametrize(
+    ("locked", "content"),
+    [
+        ("path:/srv/forge?lastModified=1&narHash=sha256-a%2Bb%3D", "sha256-a+b="),
+        ("git+file:/srv/forge#sha256-x", "sha256-x"),
+        (f"github:acme/forge/{SHA}", ""),
+        ("\n", ""),
+    ],
+)
+def test_content_of_a_flake(locked: str, content: str) -> None:
+    """A flake that is no commit is told from others by the hash of its content."""
+    assert content_of(locked) == content
+
+
+@given(st.text())
+def test_whatever_a_flake_ref_is(text: str) -> None:
+    """No flake ref leads to an address that a browser could take for something else."""
+    for locked in (text, f"github:{text}/{SHA}", f"git+https://{text}?rev={SHA}"):
+        page = commit_url(locked)
+        assert page is None or re.fullmatch(r"https://[A-Za-z0-9._~:/-]+", page)

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forgereg.oci.descriptor import Descriptor, Image, Place
 from forgereg.oci.errors import DiskFull
 from forgereg.oci.manifest import Manifest, sha256, write_manifests
 from forgereg.oci.reference import Digest, Name, Tag, parse_digest
-from forgereg.records.pulls import Forgotten, KeptImage, Pull, Pulls
+from forgereg.records.pulls import Forgotten, KeptImage, Pull, PulledOn, Pulls
 from forgereg.records.records import Records, Source
 from tests.doubles import store_path
 
@@ -142,6 +142,30 @@ def test_what_was_pulled_lately(pulls: Pulls) -> None:
     assert pulls.pulled_since(40.1) == []
 
 
+def test_pulls_are_counted_by_day(pulls: Pulls) -> None:
+    """How often a repository was pulled is known for each day, by tag and by digest."""
+    day, digest = 86400.0, sha256(b"1")
+    pulls.note([Pull(HELLO, digest, LATEST, 10.0, 2), Pull(HELLO, digest, None, 20.0)])
+    pulls.note([Pull(HELLO, sha256(b"2"), LATEST, day - 1, 3)])
+    pulls.note([Pull(HELLO, digest, VERSION, day), Pull(OTHER, digest, LATEST, day)])
+    assert pulls.days(HELLO, 0) == [
+        PulledOn(0, None, 1),
+        PulledOn(0, LATEST, 5),
+        PulledOn(1, VERSION, 1),
+    ]
+    assert pulls.days(HELLO, 1) == [PulledOn(1, VERSION, 1)]
+    assert pulls.last(HELLO) == day
+    assert pulls.last(Name("packages/never")) is None
+
+
+def test_days_that_are_long_past(pulls: Pulls) -> None:
+    """Days from before some day are not known any more."""
+    digest = sha256(b"1")
+    pulls.note([Pull(HELLO, digest, LATEST, 86400.0 * day) for day in range(3)])
+    pulls.forget_days(2)
+    assert pulls.days(HELLO, 0) == [PulledOn(2, LATEST, 1)]
+
+
 def test_tags_that_mean_something_else_by_now(records: Records, pulls: Pulls) -> None:
     """An image whose tags were forgotten is listed by its repository alone."""
     remember(records, HELLO, OLD, image("x"))
@@ -161,6 +185,7 @@ def test_forgotten_image(records: Records, pulls: Pulls) -> None:
     assert records.blob(HELLO, shown.config.digest) is None
     assert pulls.images(0.0) == []
     assert pulls.pulled_since(0.0) == []
+    assert pulls.days(HELLO, 0) == []
     assert pulls.forget(OLD, 1.0) is None
     remember(records, HELLO, OLD, shown)
     assert only(pulls).pulled_at is None
@@ -269,6 +294,7 @@ remembered = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(remembered, st.sampled_from([source(d, a) for d in "de" for a in "xyz"]))
 def test_what_is_kept_stays_whole(
     each: list[tuple[Name, Source, Tag, list[str]]], victim: Source

@@ -63,7 +63,7 @@ def test_real_port(tmp_path: Path) -> None:
                 assert answer.startswith(b"HTTP/1.0 200 OK\r\n"), answer
                 running.wait_for(path)
                 (line,) = (x for x in running.logged().splitlines() if path in x)
-                (logged,) = re.findall(r'"(\S+)" - - ', line)
+                (logged,) = re.findall(r"(\S+) - - ", line)
                 assert ip_address(logged) == ip_address(client)
                 answer = ask(port, say(client), "POST /-/api/sweep")
                 assert b" 403 " in answer and b"does not prove who asks" in answer

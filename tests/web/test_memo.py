@@ -124,7 +124,7 @@ def test_log(served: Served, memo: Watched) -> None:
 
     @implementer(ILogObserver)
     def observe(event: Any) -> None:
-        lines.append(str(event.get("line")))
+        lines.append(str(event.get("access")))
 
     globalLogPublisher.addObserver(observe)
     try:
@@ -132,7 +132,7 @@ def test_log(served: Served, memo: Watched) -> None:
             served.get(LATEST, ANY_FORM)
     finally:
         globalLogPublisher.removeObserver(observe)
-    logged = [line for line in lines if LATEST in line]
+    logged = [line.rpartition('"')[0] for line in lines if LATEST in line]
     assert len(logged) == 2 and logged[0] == logged[1]
 
 

@@ -1,0 +1,355 @@
+"""
+Tell what is known of an image: its tags, parts, past and pulls.
+
+Nobody is asked: looking at an image has nothing locked, evaluated, built or unpacked.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+from attrs import define, evolve
+
+from forgereg.flow.anatomy import (
+    Platform,
+    difference,
+    read_anatomy,
+    read_config,
+    read_platforms,
+)
+from forgereg.flow.families import (
+    Wanted,
+    image_name,
+    parse_application,
+    parse_wanted,
+)
+from forgereg.flow.flakes import Flake
+from forgereg.flow.inspected import (
+    DAYS,
+    Built,
+    Commit,
+    Inspected,
+    Listed,
+    PullDays,
+    Step,
+    TagLine,
+)
+from forgereg.flow.packages import Package
+from forgereg.flow.registry import Registry
+from forgereg.flow.threads import InThread
+from forgereg.nix.refs import LATEST, commit_url, content_of, is_revision, revision_of
+from forgereg.oci.errors import ManifestUnknown, NameUnknown
+from forgereg.oci.manifest import Manifest
+from forgereg.oci.media import INDEXES
+from forgereg.oci.reference import Digest, Name, Tag, is_name, shown
+from forgereg.records.pulls import Pulls, day_of
+from forgereg.records.records import Records
+from forgereg.records.revisions import Making, Revision, Revisions
+
+#: How large a config may be that is shown, in bytes.
+_MAX_CONFIG = 2**20
+#: How many tags are listed, how many images that a tag has meant, how many other
+#: repositories that have a layer, and how many names one may have meant.
+_MOST_TAGS, _MOST_STEPS, _MOST_OTHERS, _MOST_NEAR = 200, 20, 5, 10
+
+
+@define(eq=False)
+class Inspection:
+    """
+    Tells of images.
+
+    :ivar now: gives seconds since the epoch.
+    """
+
+    _registry: Registry
+    _records: Records
+    _revisions: Revisions
+    _pulls: Pulls
+    _now: Callable[[], float]
+    _in_thread: InThread
+
+    async def image(
+        self, name: Name, reference: Tag | Digest | None, platform: str = ""
+    ) -> Inspected:
+        """
+        Tell of an image.
+
+        :param reference: None for the tag that stands for the repository.
+        :param platform: of those that it is there for, the one that is meant, if any.
+        :raises NameUnknown: nothing is known under this name.
+        :raises ManifestUnknown: it is not known to have that tag or digest.
+        """
+        flake = self._registry.flake_for(name)
+        wanted = parse_wanted(name, flake.prefix)
+        locked, listed = await _recall(flake)
+        entry = _entry(listed, wanted)
+        package = await flake.recall_package(locked, wanted) if locked else None
+        revisions = await self._in_thread(self._revisions.of, name)
+        if not revisions and package is None and entry is None:
+            raise _unknown(name, listed)
+        counts, pulls = await self._in_thread(self._count, name)
+        tags = _tags(package, flake.known_git_tags(), revisions, counts)
+        reference = reference or next((line.tag for line in tags), Tag(LATEST))
+        meant = _meant(reference, package, revisions)
+        digest, tag = None if meant is None else meant.digest, None
+        if isinstance(reference, Digest):
+            digest = reference
+        else:
+            tag = reference
+            if tags and tag not in (line.tag for line in tags):
+                raise _no_tag(name, tag, tags)
+        image, steps = None, tuple[Step, ...]()
+        if digest is not None:
+            past = _past(meant, revisions)
+            look = partial(self._look, name, digest, past, platform, flake)
+            image, steps = await self._in_thread(look)
+            if image is None:
+                raise ManifestUnknown(f"{name} has no manifest {digest}")
+            image = await self._configured(name, image)
+        is_past = any(line.is_past and line.tag == tag for line in tags)
+        is_behind = meant is not None and not _is_now(meant, package, tag)
+        build = None if tag is None else self._registry.waiting_for(name, tag)
+        about = _description(entry)
+        return Inspected(
+            name,
+            tag,
+            flake.shown,
+            about,
+            tags,
+            is_past,
+            is_behind,
+            build,
+            image,
+            steps,
+            pulls,
+        )
+
+    async def _configured(self, name: Name, image: Built) -> Built:
+        part = image.anatomy.config
+        held = self._registry.held
+        data = None if part is None else await held(name, part.digest, _MAX_CONFIG)
+        if data is None:
+            return image
+        return evolve(image, config=await self._in_thread(read_config, data))
+
+    def _count(self, name: Name) -> tuple[Mapping[Tag, int], PullDays]:
+        """Count pulls: by each tag, and on each day. Blocking."""
+        first = day_of(self._now()) - DAYS + 1
+        by_tag, by_digest = [0] * DAYS, [0] * DAYS
+        tags: Counter[Tag] = Counter()
+        for pulled in self._pulls.days(name, first):
+            # Clocks may have been set back since.
+            day = min(pulled.day - first, DAYS - 1)
+            if pulled.tag is None:
+                by_digest[day] += pulled.count
+            else:
+                by_tag[day] += pulled.count
+                tags[pulled.tag] += pulled.count
+        last = self._pulls.last(name)
+        return tags, PullDays(first, tuple(by_tag), tuple(by_digest), last)
+
+    def _look(
+        self,
+        name: Name,
+        digest: Digest,
+        past: Sequence[Revision],
+        platform: str,
+        flake: Flake,
+    ) -> tuple[Built | None, tuple[Step, ...]]:
+        """Look an image up, and those before it. Blocking."""
+        top = self._records.manifest(name, digest)
+        if top is None:
+            return None, ()
+        platforms, chosen, manifest = self._choose(name, top, platform)
+        derivation = past[0].derivation if past else None
+        making = self._revisions.making(name, digest, derivation)
+        anatomy = read_anatomy(manifest)
+        digests = [part.digest for part in anatomy.layers]
+        image = Built(
+            digest,
+            top.media_type,
+            platforms,
+            chosen,
+            manifest.digest,
+            anatomy,
+            None,
+            self._revisions.sharing(name, digests, _MOST_OTHERS),
+            making,
+            _commit(making, flake),
+        )
+        label = platform if chosen is None else chosen.label
+        steps: list[Step] = []
+        after = None
+        for revision in past:
+            before = self._records.manifest(name, revision.digest)
+            if before is None:
+                continue
+            its = read_anatomy(self._choose(name, before, label)[2])
+            if after is not None:
+                steps[-1] = evolve(steps[-1], change=difference(its, after))
+            made = self._revisions.making(name, revision.digest, revision.derivation)
+            commit = _commit(made, flake)
+            steps.append(Step(revision.digest, revision.since, commit, None))
+            after = its
+        return image, tuple(steps[:_MOST_STEPS])
+
+    def _choose(
+        self, name: Name, top: Manifest, platform: str
+    ) -> tuple[tuple[Platform, ...], Platform | None, Manifest]:
+        """Choose what is shown of an index: what is asked for, or else the first."""
+        platforms = read_platforms(top) if top.media_type in INDEXES else ()
+        asked = [each for each in platforms if each.label == platform]
+        for each in (*asked, *platforms):
+            manifest = self._records.manifest(name, each.digest)
+            if manifest is not None:
+                return platforms, each, manifest
+        return platforms, None, top
+
+    async def application(self, name: Name) -> Listed:
+        """
+        List the images of an application.
+
+        :raises NameUnknown: there is no such application, as far as is known.
+        """
+        flake = self._registry.flake_for(name)
+        wanted = parse_application(name, flake.prefix)
+        _, listed = await _recall(flake)
+        entry = _entry(listed, wanted)
+        known = await self._in_thread(self._records.names, f"{name}/")
+        if entry is None and not known:
+            raise _unknown(name, listed)
+        entries = filter(None, map(image_name, entry["entries"] if entry else ()))
+        names = {*known, *(f"{name}/{image}" for image in entries)}
+        return Listed(name, _description(entry), tuple(sorted(names)))
+
+    async def near(self, text: str) -> list[str]:
+        """List names that are known and like what was asked for; or just some."""
+        names: set[str] = set()
+        for flake in self._registry.flakes:
+            _, listed = await _recall(flake)
+            names.update(_names(flake.path, listed or ()))
+        names.update(await self._in_thread(self._records.names, ""))
+        return await self._in_thread(_near, text, sorted(filter(is_name, names)))
+
+
+async def _recall(flake: Flake) -> tuple[str | None, list[dict[str, Any]] | None]:
+    """Give what a flake was locked to last, and what it lists, if that is known."""
+    locked = await flake.last_locked()
+    return locked, await flake.recall_listed(locked) if locked else None
+
+
+def _near(text: str, names: list[str]) -> list[str]:
+    """Blocking, as it takes its time."""
+    words = [name.rpartition("/")[2] for name in names]
+    word = text[:255].rpartition("/")[2]
+    near = get_close_matches(word, {*words}, n=_MOST_NEAR)
+    named = [
+        n for word in near for n, its in zip(names, words, strict=True) if its == word
+    ]
+    return (named or names)[:_MOST_NEAR]
+
+
+def _names(path: str, listed: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for package in listed:
+        name = package["name"].lower()
+        if package["image"]:
+            yield f"{path}packages/{name}"
+        if package["containers"]:
+            yield f"{path}applications/{name}"
+
+
+def _entry(
+    listed: list[dict[str, Any]] | None, wanted: Wanted
+) -> Mapping[str, Any] | None:
+    """Give what the flake lists of a package, if it may have what is wanted."""
+    for package in listed or []:
+        if package["name"].lower() != wanted.attribute or not package[wanted.output]:
+            continue
+        # Which images an application has may be known only once it is built.
+        images = [*filter(None, map(image_name, package["entries"]))]
+        if wanted.member is None or not images or wanted.member in images:
+            return package
+    return None
+
+
+def _description(entry: Mapping[str, Any] | None) -> str | None:
+    return entry.get("description") if entry else None
+
+
+def _unknown(name: Name, listed: object) -> NameUnknown:
+    if listed is not None:
+        return NameUnknown(f"There is no {name}: the flake has no such image.")
+    return NameUnknown(
+        f"No image called {name} was built here, and what the flake has is not known"
+        " yet: pull it, and see."
+    )
+
+
+def _no_tag(name: Name, tag: Tag, tags: Sequence[TagLine]) -> ManifestUnknown:
+    some = ", ".join(line.tag.text for line in tags[:_MOST_NEAR])
+    return ManifestUnknown(
+        f"{name} is not known to have a tag {shown(tag.text)}; those that are known:"
+        f" {some}."
+    )
+
+
+def _tags(
+    package: Package | None,
+    git_tags: Sequence[str] | None,
+    revisions: Sequence[Revision],
+    pulls: Mapping[Tag, int],
+) -> tuple[TagLine, ...]:
+    """List tags: those of the flake, those that were pulled, those of git."""
+    known = [*map(Tag, package.tags if package else ())]
+    in_git = [*map(Tag, git_tags or ())]
+    is_sure = package is not None and git_tags is not None
+    texts = [*known, *(each.tag for each in revisions), *in_git]
+    there = {*known, *in_git}
+    lines = []
+    for tag in [*dict.fromkeys(texts)][:_MOST_TAGS]:
+        meant = _meant(tag, package, revisions)
+        digest, since = (meant.digest, meant.since) if meant else (None, None)
+        # A revision of git is in no list.
+        is_past = is_sure and tag not in there and not is_revision(tag.text)
+        lines.append(TagLine(tag, digest, since, pulls.get(tag, 0), is_past))
+    return tuple(sorted(lines, key=lambda line: line.tag.text != LATEST))
+
+
+def _meant(
+    reference: Tag | Digest, package: Package | None, revisions: Sequence[Revision]
+) -> Revision | None:
+    """Give the image that is meant: as the flake is now, or else the last one."""
+    if isinstance(reference, Digest):
+        return next((each for each in revisions if each.digest == reference), None)
+    mine = [each for each in revisions if each.tag == reference]
+    now = package.derivation if package and reference.text in package.tags else None
+    return next(
+        (each for each in mine if each.derivation == now), next(iter(mine), None)
+    )
+
+
+def _is_now(meant: Revision, package: Package | None, tag: Tag | None) -> bool:
+    """Whether an image is what the flake has now, as far as that is known."""
+    if package is None or tag is None or tag.text not in package.tags:
+        return True
+    return meant.derivation == package.derivation
+
+
+def _past(meant: Revision | None, revisions: Sequence[Revision]) -> list[Revision]:
+    """Give what a tag means and has meant before that, the newest first."""
+    if meant is None:
+        return []
+    mine = [each for each in revisions if each.tag == meant.tag]
+    return mine[mine.index(meant) :][: _MOST_STEPS + 1]
+
+
+def _commit(making: Making | None, flake: Flake) -> Commit | None:
+    if making is None:
+        return None
+    locked = making.source.locked
+    revision = revision_of(locked) or content_of(locked)
+    return Commit(flake.hide(locked), revision, commit_url(locked))

@@ -1,0 +1,267 @@
+"""
+Show an image to people, below ``/-/images/``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import date, timedelta
+from http import HTTPStatus
+from typing import Any, Protocol
+from urllib.parse import parse_qs, quote
+
+from attrs import define, frozen
+from klein import Klein
+from twisted.web.server import Request
+from werkzeug.routing import PathConverter
+
+from forgereg.flow.anatomy import Part
+from forgereg.flow.inspected import Built, Inspected, Listed, PullDays
+from forgereg.flow.report import Report
+from forgereg.nix.refs import LATEST
+from forgereg.oci.errors import NameInvalid, NameUnknown, RequestInvalid
+from forgereg.oci.reference import Digest, Name, Tag, parse_name, parse_reference
+from forgereg.records.revisions import Sharing
+from forgereg.web.answer import whole
+from forgereg.web.commands import commands, compose_command
+from forgereg.web.drawing import Column, Stretch, columns, stretches
+from forgereg.web.host import is_secure
+from forgereg.web.pages import Pages, tell_errors
+
+#: How large a form may be that is sent, in bytes.
+MAX_BODY = 2**12
+#: How many layers are listed, and how many characters of what made one.
+_MOST_LAYERS, _MOST_MADE = 300, 160
+#: How dockerTools lists what is in a layer.
+_STORE_PATH = re.compile(r"/nix/store/[0-9a-z]{32}-([^'\",\s\]/]+)")
+_EPOCH = date(1970, 1, 1)
+
+
+class Inspection(Protocol):
+    """What is known of images; see `forgereg.flow.inspection`."""
+
+    async def image(
+        self, name: Name, reference: Tag | Digest | None, platform: str = ""
+    ) -> Inspected:
+        """Tell of an image."""
+
+    async def application(self, name: Name) -> Listed:
+        """List the images of an application."""
+
+    async def near(self, text: str) -> list[str]:
+        """List names that are known."""
+
+
+class Works(Protocol):
+    """What can be done about images."""
+
+    async def start(self, image: str, client: str) -> Report:
+        """Build an image, or join the build that runs."""
+
+
+@frozen
+class LayerRow:
+    """
+    A layer as it is shown.
+
+    :ivar made: what made it, in short; ``more`` is all of it where that is longer.
+    :ivar of_largest: how large it is, in percent of the largest.
+    :ivar is_new: whether the image before had it not.
+    """
+
+    number: int
+    part: Part
+    stretch: Stretch
+    of_largest: float
+    made: str
+    more: str
+    sharing: Sharing | None
+    is_new: bool
+
+
+@frozen
+class Day:
+    """A day on which something was pulled, and its columns."""
+
+    date: str
+    by_tag: int
+    by_digest: int
+    tags: Column
+    digests: Column
+
+
+@frozen
+class Chart:
+    """
+    Pulls over time.
+
+    :ivar days: those with pulls.
+    :ivar most: of one day.
+    """
+
+    first: str
+    last: str
+    days: tuple[Day, ...]
+    most: int
+    by_tag: int
+    by_digest: int
+
+
+@define(eq=False)
+class ImagePages:
+    """
+    The pages of images and applications.
+
+    :ivar max_name_length: in characters, as is that of tags.
+    """
+
+    _inspection: Inspection
+    _works: Works
+    _pages: Pages
+    _client_of: Callable[[Request], str]
+    _max_name_length: int
+    _max_tag_length: int
+
+    app = Klein()
+    app.url_map.converters["several"] = PathConverter
+    app.url_map.merge_slashes = False
+
+    @app.route("/-/images/<several:path>", methods=["GET"])
+    async def image(self, request: Request, path: str) -> bytes:
+        """Show an image, or an application."""
+        try:
+            name = parse_name(path, self._max_name_length)
+            if name.components[-2:-1] == ("applications",):
+                listed = await self._inspection.application(name)
+                return await self._pages.show(
+                    request, "application", it=listed, start=self._start(request, name)
+                )
+            reference = self._reference(request)
+            platform = _word(request, b"platform")
+            it = await self._inspection.image(name, reference, platform)
+        except (NameUnknown, NameInvalid) as e:
+            near = await self._inspection.near(path)
+            request.setResponseCode(HTTPStatus.NOT_FOUND)
+            return await self._pages.show(
+                request, "unknown", message=e.detail, names=near
+            )
+        return await self._pages.show(request, "image", **self._values(request, it))
+
+    @app.route("/-/images/<several:path>", methods=["POST"])
+    async def build(self, request: Request, path: str) -> bytes:
+        """Have an image built, and show the build."""
+        self._pages.guard.check(request)
+        name = parse_name(path, self._max_name_length)
+        tag = parse_reference(_sent(request, "tag") or LATEST, self._max_tag_length)
+        if not isinstance(tag, Tag):
+            raise RequestInvalid("a digest cannot be built: name a tag")
+        report = await self._works.start(f"{name}:{tag}", self._client_of(request))
+        request.setResponseCode(HTTPStatus.SEE_OTHER)
+        request.setHeader("Location", f"/-/builds/{quote(report.id, safe='')}")
+        return whole(request, "text/plain", b"")
+
+    def _reference(self, request: Request) -> Tag | Digest | None:
+        text = _word(request, b"digest") or _word(request, b"tag")
+        return parse_reference(text, self._max_tag_length) if text else None
+
+    def _start(self, request: Request, application: Name) -> str:
+        *prefix, _, word = application.components
+        host, tls = self._pages.host(request), is_secure(request, self._pages.clients)
+        return compose_command(host, "/".join([*prefix, word]), tls)
+
+    def _values(self, request: Request, it: Inspected) -> dict[str, Any]:
+        host, image = self._pages.host(request), it.image
+        tls = is_secure(request, self._pages.clients)
+        reference = pulled = f":{it.tag}"
+        if image is not None and (it.tag is None or it.is_past):
+            pulled = f"@{image.digest}"
+        if it.tag is None:
+            reference = pulled
+        return {
+            "it": it,
+            "image": image,
+            "reference": reference,
+            "clients": commands(f"{host}/{it.name}{pulled}", tls),
+            "layers": [] if image is None else layer_rows(it, image),
+            "size": 0 if image is None else sum(image.anatomy.sizes.values()),
+            "chart": chart_of(it.pulls),
+        }
+
+
+tell_errors(ImagePages.app, lambda self: self._pages)
+
+
+def layer_rows(it: Inspected, image: Built) -> list[LayerRow]:
+    """Lay out the layers of an image, the lowest first."""
+    layers = image.anatomy.layers[:_MOST_LAYERS]
+    change = it.steps[0].change if it.steps else None
+    added = {part.digest for part in change.added} if change else set()
+    made = image.config.created_by if image.config else ()
+    made = (*made, *[""] * len(layers))
+    largest = max((part.size for part in layers), default=0) or 1
+    drawn = stretches([part.size for part in layers])
+    rows = []
+    for number, (part, stretch) in enumerate(zip(layers, drawn, strict=True)):
+        short = in_short(made[number])
+        rows.append(
+            LayerRow(
+                number + 1,
+                part,
+                stretch,
+                round(100 * part.size / largest, 2),
+                short,
+                made[number] if short != made[number] else "",
+                image.sharing.get(part.digest),
+                part.digest in added,
+            )
+        )
+    return rows
+
+
+def in_short(made: str) -> str:
+    """Say in short what made a layer: of store paths, what their names say."""
+    names = _STORE_PATH.findall(made)
+    text = ", ".join(names) if names and made.startswith("store paths:") else made
+    return text if len(text) <= _MOST_MADE else f"{text[:_MOST_MADE]}…"
+
+
+def chart_of(pulls: PullDays) -> Chart:
+    """Draw how often something was pulled."""
+    most = max((*pulls.by_tag, *pulls.by_digest), default=0)
+    tags = columns(pulls.by_tag, most or 1, 0.5)
+    digests = columns(pulls.by_digest, most or 1, 0.9)
+    first = _EPOCH + timedelta(pulls.first)
+    each = zip(pulls.by_tag, pulls.by_digest, tags, digests, strict=True)
+    days = tuple(
+        Day((first + timedelta(number)).isoformat(), *day)
+        for number, day in enumerate(each)
+        if day[0] or day[1]
+    )
+    last = first + timedelta(len(pulls.by_tag) - 1)
+    return Chart(
+        first.isoformat(),
+        last.isoformat(),
+        days,
+        most,
+        sum(pulls.by_tag),
+        sum(pulls.by_digest),
+    )
+
+
+def _sent(request: Request, name: str) -> str:
+    """Give what a form says."""
+    body = request.content.read(MAX_BODY + 1) if request.content else b""
+    if len(body) > MAX_BODY:
+        raise RequestInvalid(f"no more than {MAX_BODY} bytes are read")
+    try:
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
+    except ValueError as e:
+        raise RequestInvalid("what was sent is no form of this page") from e
+    said: str = fields.get(name, [""])[-1]
+    return said.strip()
+
+
+def _word(request: Request, name: bytes) -> str:
+    said: bytes = request.args.get(name, [b""])[-1]
+    return said.decode("utf-8", "replace").strip()
