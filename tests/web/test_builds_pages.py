@@ -193,7 +193,7 @@ def test_long_log(served: Served, logged: list[str]) -> None:
     """Of a long log the end is shown, with a way to what was before."""
     text = page(served.site, f"{BUILDS}/id-1")
     assert "line 4999 of many" in text and "line 1000 of many" not in text
-    seen = []
+    seen: list[str] = []
     while "hidden>Show earlier" not in text:
         seen[:0] = re.findall(r">(line \d+ of many)\n", text)
         (earlier,) = re.findall(r'id="earlier" href="([^"]*)"', text)
