@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from attrs import define, evolve
@@ -39,10 +38,10 @@ from forgereg.flow.inspected import (
     Step,
     TagLine,
 )
-from forgereg.flow.packages import Package
+from forgereg.flow.meanings import find_meant, find_past, is_now, list_tags
 from forgereg.flow.registry import Registry
 from forgereg.flow.threads import InThread
-from forgereg.nix.refs import LATEST, commit_url, content_of, is_revision, revision_of
+from forgereg.nix.refs import LATEST, commit_url, content_of, revision_of
 from forgereg.oci.errors import ManifestUnknown, NameUnknown
 from forgereg.oci.manifest import Manifest
 from forgereg.oci.media import INDEXES
@@ -53,9 +52,9 @@ from forgereg.records.revisions import Making, Revision, Revisions
 
 #: How large a config may be that is shown, in bytes.
 _MAX_CONFIG = 2**20
-#: How many tags are listed, how many images that a tag has meant, how many other
-#: repositories that have a layer, and how many names one may have meant.
-_MOST_TAGS, _MOST_STEPS, _MOST_OTHERS, _MOST_NEAR = 200, 20, 5, 10
+#: How many images that a tag has meant are listed, how many other repositories that
+#: have a layer, and how many names one may have meant.
+_MOST_STEPS, _MOST_OTHERS, _MOST_NEAR = 20, 5, 10
 
 
 @define(eq=False)
@@ -93,10 +92,15 @@ class Inspection:
         if not revisions and package is None and entry is None:
             raise _unknown(name, listed)
         counts, pulls = await self._in_thread(self._count, name)
-        found = package, flake, revisions, counts, reference
-        tags = await self._in_thread(_tags, *found)
+
+        def list_all() -> tuple[TagLine, ...]:
+            # There, as git may have very many.
+            git_tags = flake.known_git_tags()
+            return list_tags(package, git_tags, revisions, counts, reference)
+
+        tags = await self._in_thread(list_all)
         reference = reference or next((line.tag for line in tags), Tag(LATEST))
-        meant = _meant(reference, package, revisions)
+        meant = find_meant(reference, package, revisions)
         digest, tag = None if meant is None else meant.digest, None
         if isinstance(reference, Digest):
             digest = reference
@@ -106,14 +110,14 @@ class Inspection:
                 raise _no_tag(name, tag, tags)
         image, steps = None, tuple[Step, ...]()
         if digest is not None:
-            past = _past(meant, revisions)
+            past = find_past(meant, revisions, _MOST_STEPS + 1)
             look = partial(self._look, name, digest, past, platform, flake)
             image, steps = await self._in_thread(look)
             if image is None:
                 raise ManifestUnknown(f"{name} has no manifest {digest}")
             image = await self._configured(name, image)
         is_past = any(line.is_past and line.tag == tag for line in tags)
-        is_behind = meant is not None and not _is_now(meant, package, tag)
+        is_behind = meant is not None and not is_now(meant, package, tag)
         build = None if tag is None else self._registry.waiting_for(name, tag)
         about = _description(entry)
         return Inspected(
@@ -303,66 +307,6 @@ def _no_tag(name: Name, tag: Tag, tags: Sequence[TagLine]) -> ManifestUnknown:
         f"{name} is not known to have a tag {shown(tag.text)}; those that are known:"
         f" {some}."
     )
-
-
-def _tags(
-    package: Package | None,
-    flake: Flake,
-    revisions: Sequence[Revision],
-    pulls: Mapping[Tag, int],
-    asked: object,
-) -> tuple[TagLine, ...]:
-    """
-    List tags: those of the flake, those that were pulled, those of git. Blocking.
-
-    :param asked: is among those listed if it is among those known.
-    """
-    git_tags = flake.known_git_tags()
-    own = [*map(Tag, package.tags if package else ())]
-    there = {*own, *map(Tag, git_tags or ())}
-    is_sure = package is not None and git_tags is not None
-    meant: dict[Tag, list[Revision]] = {}
-    for each in revisions:
-        meant.setdefault(each.tag, []).append(each)
-    # The flake's own come first, git's last: of those there may be very many.
-    known = dict.fromkeys((*own, *meant, *map(Tag, git_tags or ())))
-    listed = [*islice(known, _MOST_TAGS)]
-    listed += [tag for tag in known if tag == asked and tag not in listed]
-    lines = []
-    for tag in listed:
-        now = _meant(tag, package, meant.get(tag, ()))
-        digest, since = (now.digest, now.since) if now else (None, None)
-        # A revision of git is in no list.
-        is_past = is_sure and tag not in there and not is_revision(tag.text)
-        lines.append(TagLine(tag, digest, since, pulls.get(tag, 0), is_past))
-    return tuple(sorted(lines, key=lambda line: line.tag.text != LATEST))
-
-
-def _meant(
-    reference: Tag | Digest, package: Package | None, revisions: Sequence[Revision]
-) -> Revision | None:
-    """Give the image that is meant: as the flake is now, or else the last one."""
-    if isinstance(reference, Digest):
-        return next((each for each in revisions if each.digest == reference), None)
-    mine = [each for each in revisions if each.tag == reference]
-    now = package.derivation if package and reference.text in package.tags else None
-    as_it_is_now = (each for each in mine if each.derivation == now)
-    return next(as_it_is_now, next(iter(mine), None))
-
-
-def _is_now(meant: Revision, package: Package | None, tag: Tag | None) -> bool:
-    """Whether an image is what the flake has now, as far as that is known."""
-    if package is None or tag is None or tag.text not in package.tags:
-        return True
-    return meant.derivation == package.derivation
-
-
-def _past(meant: Revision | None, revisions: Sequence[Revision]) -> list[Revision]:
-    """Give what a tag means and has meant before that, the newest first."""
-    if meant is None:
-        return []
-    mine = [each for each in revisions if each.tag == meant.tag]
-    return mine[mine.index(meant) :][: _MOST_STEPS + 1]
 
 
 def _commit(making: Making | None, flake: Flake) -> Commit | None:
