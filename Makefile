@@ -11,12 +11,16 @@ RUN_PACKAGES = $(VENV_PACKAGE) \
 	$(if $(shell command -v busybox),,busybox-static) \
 	$(if $(shell command -v setpriv),,util-linux)
 TEST_PACKAGES = busybox-static caddy chromium containerd curl docker-compose docker.io e2fsprogs fonts-dejavu-core \
-	git haproxy mount nginx openssl podman podman-compose procps runc skopeo systemd tini \
+	git haproxy mount nginx openssl podman podman-compose procps prometheus runc skopeo \
+	systemd tini \
 	$(if $(shell command -v kubectl),,kubernetes-client)
-BENCH_PACKAGES = busybox-static curl docker-registry gzip iproute2 isal mount nginx openssl \
+BENCH_PACKAGES = busybox-static chromium curl docker-registry fonts-dejavu-core gzip iproute2 isal mount nginx openssl \
 	podman procps runc skopeo tini util-linux wrk
 # A nix that is there already, from wherever, is good enough.
 NIX_PACKAGE = $(if $(shell command -v nix),,nix-bin)
+
+# Traces are sent only where somebody wants them.
+TRACES = $(if $(OTEL_EXPORTER_OTLP_ENDPOINT)$(OTEL_EXPORTER_OTLP_TRACES_ENDPOINT),traces)
 
 VENV_PACKAGE = $(if $(shell $(PYTHON) -c 'import ensurepip, venv; print(1)' 2>/dev/null),,python3-venv)
 
@@ -32,7 +36,7 @@ help:
 	@echo 'make lint         check format, style, types, imports and spelling'
 	@echo 'make clean        forget what was installed here'
 
-run: .venv/run
+run: .venv/run $(TRACES:%=.venv/%)
 	scripts/run $(if $(FLAKE),--flake '$(FLAKE)') $(ARGS)
 
 test: .venv/dev
@@ -51,11 +55,15 @@ lint: .venv/dev
 	.venv/bin/ruff check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/codespell forgereg tests benchmarks docs scripts examples README.md Makefile
+	.venv/bin/codespell forgereg tests benchmarks deploy docs scripts examples README.md Makefile
 
 .venv/bin/python:
 	scripts/install-packages $(RUN_PACKAGES) $(NIX_PACKAGE)
 	$(PYTHON) -m venv .venv
+
+.venv/traces: .venv/run
+	.venv/bin/pip install --quiet --editable '.[traces]'
+	touch $@
 
 .venv/run: .venv/bin/python pyproject.toml
 	scripts/install-packages $(RUN_PACKAGES) $(NIX_PACKAGE)

@@ -36,6 +36,8 @@
                 isal
                 jinja2
                 klein
+                opentelemetry-exporter-otlp-proto-http
+                opentelemetry-sdk
                 prometheus-client
                 python-dotenv
                 pyyaml

@@ -21,6 +21,7 @@ from benchmarks.rows import (
     coding,
     manifests,
     memory,
+    pages,
     pulls,
     records,
     requests,
@@ -43,6 +44,7 @@ GROUPS: dict[str, Callable[[Bench], Iterable[Row]]] = {
     "memory": memory.measure,
     "records": records.measure,
     "coding": coding.measure,
+    "page": pages.measure,
 }
 SHAPES = "shapes"
 

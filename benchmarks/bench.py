@@ -164,7 +164,7 @@ class Bench:
         tmp = folder or self.folder()
         options = ("--store", str(self.store), "--log-level", "info", *options)
         with daemon.registry(
-            tmp, reference, *options, port=port, listener=None, **env
+            tmp, reference, *options, port=port, listener=None, twistd=(), **env
         ) as running:
             if cores is not None:
                 for task in Path(f"/proc/{running.pid}/task").iterdir():

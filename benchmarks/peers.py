@@ -28,6 +28,7 @@ pid {tmp}/nginx.pid;
 error_log {tmp}/nginx.log;
 events {{ worker_connections 2048; }}
 http {{
+  include /etc/nginx/mime.types;
   access_log off;
   sendfile on;
   tcp_nopush on;

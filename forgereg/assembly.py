@@ -35,6 +35,7 @@ from forgereg.flow.failures import Failures
 from forgereg.flow.flakes import Flake
 from forgereg.flow.health import Ground, Health
 from forgereg.flow.images import Images
+from forgereg.flow.inspection import Inspection
 from forgereg.flow.lag import Lag
 from forgereg.flow.layers import Layers
 from forgereg.flow.policy import Policy
@@ -64,6 +65,7 @@ from forgereg.records.builds import BuildRecords
 from forgereg.records.pulls import Pulls
 from forgereg.records.records import Records
 from forgereg.records.revisions import Revisions
+from forgereg.traces import NoTraces, Tracer
 from forgereg.values import FlakeSetting
 
 _log = logger(__name__)
@@ -94,6 +96,7 @@ class Machine:
     :ivar recent: the last warnings and errors.
     :ivar version: the registry's own.
     :ivar nix_version: as nix says it.
+    :ivar tracer: keeps traces.
     """
 
     state: Path
@@ -111,6 +114,7 @@ class Machine:
     recent: Recent = field(factory=Recent)
     version: str = ""
     nix_version: str = ""
+    tracer: Tracer = field(factory=NoTraces)
 
 
 @frozen
@@ -178,6 +182,7 @@ class Assembly:
             logs.forget,
             in_thread,
             metrics,
+            machine.tracer,
         )
         scripts = Scripts(
             machine.run_stream,
@@ -205,12 +210,13 @@ class Assembly:
             metrics,
         )
         self.pulls = PullLog(pulls.note, in_thread, machine.clock, machine.now)
+        revisions = Revisions(self.records.engine)
         images = Images(
             self.builds,
             self.archives,
             self.records,
             build_records,
-            Revisions(self.records.engine),
+            revisions,
             command,
             self.policy,
             machine.now,
@@ -294,11 +300,15 @@ class Assembly:
             Catalogue(
                 self.registry, self.records, machine.clock, machine.now, in_thread
             ),
+            Inspection(
+                self.registry, self.records, revisions, pulls, machine.now, in_thread
+            ),
             machine.clock,
             machine.now,
             machine.new_id,
             in_thread,
             metrics,
+            machine.tracer,
         )
         self.apply(settings, self.secrets)
 
@@ -483,6 +493,7 @@ class Assembly:
                 timer.cancel()
         self._lag.stop()
         self.scrubber.stop()
+        self.entrance.stop()
         self.archives.stop()
 
     async def end(self) -> None:

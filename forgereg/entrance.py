@@ -13,27 +13,37 @@ from forgereg.config import TABLE, Row, Settings
 from forgereg.flow.applications import Applications
 from forgereg.flow.catalogue import Catalogue
 from forgereg.flow.health import Health
+from forgereg.flow.inspection import Inspection
 from forgereg.flow.registry import Registry
 from forgereg.flow.status import Overview
 from forgereg.flow.threads import InThread
 from forgereg.flow.works import Works
 from forgereg.lines import masked
 from forgereg.metrics import Metrics
+from forgereg.traces import Tracer
 from forgereg.values import written
 from forgereg.web.api import Api
 from forgereg.web.applications import ApplicationFiles
+from forgereg.web.builds import MAX_BODY as BUILDS_BODY
+from forgereg.web.builds import BuildPages
 from forgereg.web.coding import Codings
 from forgereg.web.control import MAX_BODY as CONTROL_BODY
 from forgereg.web.control import Control
+from forgereg.web.events import Streams
 from forgereg.web.guard import Clients, Guard
 from forgereg.web.home import Home
 from forgereg.web.hooks import MAX_BODY as HOOKS_BODY
 from forgereg.web.hooks import Hooks
+from forgereg.web.image import MAX_BODY as IMAGES_BODY
+from forgereg.web.image import ImagePages
+from forgereg.web.login import MAX_BODY as LOGIN_BODY
+from forgereg.web.login import Login
 from forgereg.web.manifests import Manifests
 from forgereg.web.pages import Pages
 from forgereg.web.patience import Limits
 from forgereg.web.probes import Probes
 from forgereg.web.scrape import Scrape
+from forgereg.web.session import Sessions
 from forgereg.web.site import RegistrySite, Room
 from forgereg.web.static import Static
 from forgereg.web.status import Setting, StatusPage
@@ -56,16 +66,20 @@ class Entrance:
     _overview: Overview
     _applications: Applications
     _catalogue: Catalogue
+    _inspection: Inspection
     _clock: IReactorTime
     _now: Callable[[], float]
     _new_id: Callable[[], str]
     _in_thread: InThread
     _metrics: Metrics
+    _tracer: Tracer
     guard: Guard = field(init=False, factory=Guard)
     clients: Clients = field(init=False, factory=Clients)
     codings: Codings = field(init=False)
     api: Api = field(init=False)
     hooks: Hooks = field(init=False)
+    sessions: Sessions = field(init=False)
+    streams: Streams = field(init=False)
     pages: Pages = field(init=False)
     status: StatusPage = field(init=False)
     site: RegistrySite = field(init=False)
@@ -73,7 +87,11 @@ class Entrance:
     def __attrs_post_init__(self) -> None:
         self.codings = Codings(self.clients)
         self.api = self._api()
+        self.api.tracer = self._tracer
         self.hooks = Hooks(None, self._works.pushed, self._new_id)
+        self.sessions = Sessions(lambda: self.guard.token, self.clients, self._now)
+        self.streams = Streams(self._clock)
+        self.guard.has_session = self.sessions.is_known
         self.guard.is_told = self._settings.port.startswith("haproxy:")
         self.pages = Pages(
             Static(),
@@ -95,6 +113,7 @@ class Entrance:
             self.guard,
             self._now,
             self._metrics,
+            self._tracer,
         )
 
     def _api(self) -> Api:
@@ -137,17 +156,46 @@ class Entrance:
         scrape = Scrape(self._metrics, self._in_thread, self._new_id)
         probes = Room(Probes(self._health, self._new_id).app.resource())
         home = Home(self._catalogue, self.pages)
+        images = ImagePages(
+            self._inspection,
+            works,
+            self.pages,
+            clients.name,
+            settings.max_image_name_length,
+            settings.max_tag_length,
+        )
+        login = Login(
+            self.pages, self.sessions, lambda: self.guard.token, clients, self._clock
+        )
+        builds = BuildPages(
+            self.pages,
+            works,
+            self.streams,
+            clients,
+            lambda: bool(self.guard.token),
+            self.sessions.is_known,
+            self._clock,
+            self._now,
+            self._in_thread,
+        )
         return {
             b"": Room(home.app.resource()),
             b"healthz": probes,
             b"readyz": probes,
             b"-/api": Room(control.app.resource(), CONTROL_BODY),
             b"-/applications": Room(files.app.resource()),
+            b"-/builds": Room(builds.app.resource(), BUILDS_BODY),
             b"-/hooks": Room(self.hooks.app.resource(), HOOKS_BODY),
+            b"-/images": Room(images.app.resource(), IMAGES_BODY),
+            b"-/login": Room(login.app.resource(), LOGIN_BODY),
             b"metrics": Room(scrape.app.resource()),
             b"-/static": Room(self.pages.static.app.resource()),
             b"-/status": Room(self.status.app.resource()),
         }
+
+    def stop(self) -> None:
+        """Keep nobody any longer who only watches."""
+        self.streams.stop()
 
     def apply(
         self, settings: Settings, admin_token: str | None, hook_secret: str | None
@@ -172,7 +220,8 @@ def _shown(row: Row, now: Settings, given: Settings) -> Setting:
     """
     value, next_value = getattr(now, row.name), getattr(given, row.name)
     # Some depend on the machine, and are nobody's choice there.
-    is_usual = "{" in row.default or value == row.read(row.default)
+    # What depends on the machine is shown beside what somebody has set.
+    is_usual = "{" not in row.default and value == row.read(row.default)
     after = None if next_value == value else masked(written(next_value))
     return Setting(
         row.variable,

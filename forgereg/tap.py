@@ -37,7 +37,7 @@ from twisted.python.threadpool import ThreadPool
 from twisted.scripts import twistd
 from twisted.scripts._twistd_unix import UnixAppLogger
 
-from forgereg import logs
+from forgereg import logs, traces
 from forgereg.assembly import (
     Assembly,
     Machine,
@@ -61,6 +61,7 @@ from forgereg.nix.flake import Command
 from forgereg.nix.process import Processes
 from forgereg.notify import Systemd
 from forgereg.records.records import Records
+from forgereg.traces import NoTraces, Tracer
 
 _log = logs.logger(__name__)
 
@@ -143,6 +144,10 @@ def makeService(options: Options) -> IService:
         if isinstance(e, LookupError) and settings.port.startswith("systemd:"):
             _stop(f"--port is {settings.port!r}, and systemd gave no such socket")
         _stop(f"--port is {settings.port!r}, which is no endpoint: {e}")
+    try:
+        traces.are_wanted(os.environ)
+    except ValueError as e:
+        _stop(str(e))
     command = Command(settings.system, settings.store)
     # Before anything is started, which would find its address in the environment.
     systemd = Systemd.of(
@@ -306,12 +311,21 @@ class _Running(Service):
             self._recent,
             _version(),
             self._nix_version,
+            self._trace(),
         )
         settings = self._options.settings
         try:
             return Assembly(settings, machine, records, read_secrets(settings))
         except ValueError as e:
             self._refuse(str(e))
+
+    def _trace(self) -> Tracer:
+        if not traces.are_wanted(os.environ):
+            return NoTraces()
+        # Not loaded where nobody wants it.
+        from forgereg.otel import open_traces
+
+        return open_traces(_version(), time.monotonic)
 
     def _threads(self, most: int) -> InThread:
         pool = ThreadPool(0, most)
@@ -392,6 +406,7 @@ class _Running(Service):
         if last.active():
             last.cancel()
         await self._assembly.end()
+        await self._in_thread(self._assembly.machine.tracer.stop)
         self._systemd.stopped()
         for pool in self._pools:
             pool.stop()

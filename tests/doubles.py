@@ -226,7 +226,8 @@ class ScriptedNix:
         """
         Make a command fail from now on.
 
-        :param verb: ``metadata``, ``eval``, ``build`` or ``ls-remote``.
+        :param verb: ``metadata``, ``eval``, ``build`` or ``ls-remote``; ``meta`` for
+            the evaluation of what packages say of themselves.
         :param lines: what it says on standard error.
         """
         said = [line.encode() if isinstance(line, str) else line for line in lines]
@@ -286,6 +287,8 @@ class ScriptedNix:
     ) -> Exit:
         verb = _verb(argv)
         lines, exit = self._failures.get(verb, ([], None))
+        if "meta" in self._failures and any(_DESCRIBES in word for word in argv):
+            lines, exit = self._failures["meta"]
         for line in lines:
             on_line(line)
         if exit is not None:
@@ -343,6 +346,10 @@ class ScriptedNix:
         )
 
 
+#: What only the question has that asks packages to describe themselves.
+_DESCRIBES = "meta.license"
+
+
 def _verb(argv: list[str]) -> str:
     verbs = {"metadata", "eval", "build", "ls-remote", "path-info"}
     (verb,) = verbs.intersection(argv)
@@ -361,7 +368,7 @@ def _apply(query: str, packages: Mapping[str, Package]) -> Any:
     """Answer one of the queries of `forgereg.nix.flake`."""
     want = re.search(r'want = "([^"]*)";', query)
     if want is None:
-        details = "meta." in query
+        details = _DESCRIBES in query
         return [
             {
                 "name": name,

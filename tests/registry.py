@@ -20,6 +20,7 @@ from forgereg.flow.builds import Builds
 from forgereg.flow.registry import Registry
 from forgereg.oci.media import MANIFESTS
 from forgereg.records.records import Records
+from forgereg.traces import NoTraces, Tracer
 from forgereg.web.api import Api
 from forgereg.web.site import RegistrySite
 from tests.archives import Recipe, build_layered_image, gz, layer, tar
@@ -125,6 +126,7 @@ class Served:
     scripts: ScriptedScripts = field(factory=ScriptedScripts)
     threads: Threads = field(factory=Threads)
     readers: Threads = field(factory=Threads)
+    tracer: Tracer = field(factory=NoTraces)
     records: Records = field(init=False)
     blobs: BlobStore = field(init=False)
     assembly: Assembly = field(init=False)
@@ -155,6 +157,7 @@ class Served:
         folder: Path,
         nix: ScriptedNix | None = None,
         database: str = "sqlite://",
+        tracer: Tracer | None = None,
         **settings: Any,
     ) -> Served:
         """Start a registry whose files are all in one directory."""
@@ -164,6 +167,7 @@ class Served:
             database,
             settings,
             nix=nix or ScriptedNix(),
+            tracer=tracer or NoTraces(),
         )
         (served.state / "roots").mkdir(parents=True)
         served.start()
@@ -186,6 +190,7 @@ class Served:
             self.threads,
             self.readers,
             self.readers,
+            tracer=self.tracer,
         )
         settings = self.settings
         secrets = read_secrets(settings)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +16,19 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from forgereg.blobs.names import names
+from forgereg.flow.report import State
 from forgereg.metrics import Metrics, timed
+from forgereg.oci.reference import parse_digest
+from tests.blobs.keeping import damage
+from tests.client import ask
 from tests.daemon import ROOT
-from tests.registry import Served
+from tests.deferreds import begin, result_of
+from tests.flow.stages import hold
+from tests.registry import BEGIN, Served, serving
+from tests.web.big import PATH, serving_big
 
+DAY = 86400.0
 DASHBOARD = json.loads((ROOT / "docs/grafana/forge-registry.json").read_text())
 ALERTS = yaml.safe_load((ROOT / "docs/prometheus-alerts.yml").read_text())
 TABLE = (ROOT / "docs/operations.md").read_text()
@@ -112,7 +122,94 @@ def test_a_clock_that_is_set_back() -> None:
     metrics, times = Metrics(), iter([5.0, 3.0])
     with timed(metrics.build_seconds, lambda: next(times)):
         pass
-    metrics.answers("blob", "GET", 200).count(0, -1.0, -1.0)
+    metrics.requests.answers("blob", "GET", 200).count(0, -1.0, -1.0)
     for name in ("forge_build_seconds_sum", "forge_http_request_seconds_sum"):
         labels = {"route": "blob"} if "http" in name else {}
         assert metrics.registry.get_sample_value(name, labels) == 0
+
+
+def value(served: Served, name: str, **labels: str) -> float | None:
+    """Read a metric of the registry as it would be scraped now."""
+    metrics = served.assembly.machine.metrics
+    metrics.look()
+    return metrics.registry.get_sample_value(f"forge_{name}", labels)
+
+
+def asked(served: Served, cache: str) -> tuple[float | None, float | None]:
+    """Give how often something was in a cache, and how often it was not."""
+    return tuple(  # type: ignore[return-value]
+        value(served, f"cache_{kind}_total", cache=cache) for kind in ("hits", "misses")
+    )
+
+
+def test_a_build_s_parts(served: Served) -> None:
+    """A first pull is one build, one evaluation and one reading; a second is none."""
+    for _ in range(2):
+        served.pull("packages/hello")
+        for name in ("build_seconds", "evaluation_seconds", "archive_reading_seconds"):
+            assert value(served, f"{name}_count") == 1
+    assert value(served, "builds_total", outcome="done") == 1
+
+
+def test_a_build_that_fails(served: Served) -> None:
+    """A build that fails is counted as failed, and a name that is not there is not."""
+    served.nix.fail("build", "error: it is broken")
+    assert served.get("/v2/packages/hello/manifests/latest").status == 422
+    assert served.get("/v2/packages/nothing/manifests/latest").status == 404
+    assert value(served, "builds_total", outcome="failed") == 1
+    assert value(served, "builds_total", outcome="done") == 0
+
+
+def test_builds_that_a_stop_interrupted(tmp_path: Path) -> None:
+    """What the last stop interrupted is counted when the registry starts again."""
+    with serving(tmp_path, database=f"sqlite:///{tmp_path / 'r.sqlite'}") as served:
+        hold(served, State.BUILDING)
+        served.nix.die()
+        served.restart()
+        begin(served.assembly.begin())
+        assert value(served, "builds_total", outcome="interrupted") == 1
+
+
+def test_caches(tmp_path: Path) -> None:
+    """What is in memory or on the disk is told from what has to be made anew."""
+    with serving_big(tmp_path) as served:
+        assert asked(served, "evaluation") == (0, 1)
+        assert asked(served, "manifest") == (0, 1)
+        assert asked(served, "blob")[1] == 0
+        for _ in range(2):
+            address = "198.51.100.7"
+            headers = [("Accept-Encoding", "zstd")]
+            assert ask(served.site, "GET", PATH, headers, address=address).status == 200
+        assert asked(served, "encoding") == (1, 1)
+        before = asked(served, "blob")
+        served.blobs.delete(parse_digest(PATH.rpartition("/")[2]))
+        served.get(PATH)
+        assert asked(served, "blob") == (before[0], (before[1] or 0) + 1)
+
+
+def test_a_sweep(served: Served) -> None:
+    """A sweep is counted with what it freed, and a dry run is not."""
+    served.pull("packages/hello")
+    served.clock.advance(2 * DAY)
+    served.set(sweep_days=1.0)
+    result_of(served.assembly.works.sweep(dry_run=True))
+    assert value(served, "sweeps_total") == 0
+    report = result_of(served.assembly.works.sweep(dry_run=False))
+    assert value(served, "sweeps_total") == 1
+    assert value(served, "swept_images_total") == len(report.images) == 1
+    assert value(served, "swept_bytes_total") == report.freed_bytes > 0
+    assert value(served, "last_sweep_timestamp_seconds") == BEGIN + 2 * DAY
+
+
+def test_a_damaged_blob(served: Served) -> None:
+    """A blob that has rotted is counted when it is found."""
+    served.pull("packages/hello")
+    (name, *rest) = names(served.state / "blobs")
+    damage(served.blobs, name)
+    served.assembly.scrubber.start()
+    for _ in range(10):
+        served.clock.advance(DAY)
+    assert value(served, "damaged_blobs_total") == 1
+    assert (value(served, "scrubbed_blobs_total") or 0) > len(rest)
+    assert value(served, "scrubbed_bytes_total")
+    served.assembly.scrubber.stop()

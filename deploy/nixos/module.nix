@@ -164,10 +164,9 @@ in
           ""
           "${cfg.package}/bin/forge-registry"
         ];
-        ExecReload = [
-          ""
-          "${pkgs.coreutils}/bin/kill -HUP $MAINPID"
-        ];
+        # systemd is new enough to wait until the settings have been read again.
+        Type = "notify-reload";
+        ExecReload = [ "" ];
         EnvironmentFile = [ "" ] ++ lib.optional (cfg.environmentFile != null) cfg.environmentFile;
         LoadCredential = mapAttrsToList (name: path: "${name}:${path}") cfg.secretFiles;
       };

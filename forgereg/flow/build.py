@@ -91,6 +91,16 @@ class Build(Errand):
         self._write(f"build {owner.id} ({owner.image}) builds the same derivation")
         self.enter(owner.state or State.QUEUED)
 
+    @property
+    def owner_id(self) -> str | None:
+        """Which build it goes by."""
+        return None if self._owner is None else self._owner.id
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.state is not None and self.state.is_over
+
     def unfollow(self) -> None:
         """Go on alone, from where the other build is."""
         if self._owner is not None:

@@ -35,6 +35,7 @@ from forgereg.oci.errors import (
     TooManyBuilds,
 )
 from forgereg.records.builds import BuildRecords
+from forgereg.traces import NoTraces, Tracer
 
 _log = logger(__name__)
 
@@ -71,6 +72,7 @@ class Builds:
     _forget_logs: Callable[[Sequence[str]], None]
     _in_thread: InThread
     _metrics: Metrics = field(factory=Metrics)
+    _tracer: Tracer = field(factory=NoTraces)
     _history: History = field(init=False)
     _pulls: Once[Hashable, Any] = field(init=False, factory=Once)
     _flights: dict[Hashable, Build] = field(init=False, factory=dict)
@@ -125,6 +127,7 @@ class Builds:
             build.is_cancelled = not is_wanted and ("cancelled", key) in self._failures
         else:
             build.join(client)
+            self._tracer.joined(build)
         if is_wanted and not build.is_wanted:
             build.is_wanted = True
             build.enter(build.state or State.QUEUED)
@@ -285,6 +288,7 @@ class Builds:
         return Counter(state for state in states if state is not None)
 
     def _changed(self, build: Build) -> None:
+        self._tracer.moved(build)
         report = build.report()
         if report.state.is_over:
             self._active.pop(build.id, None)

@@ -90,7 +90,7 @@ class Entry:
     _words: str = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        words = f"{self.path} {self.attribute} {self.description}"
+        words = f"{self.name} {self.description}"
         object.__setattr__(self, "_words", words.casefold())
 
     @property
@@ -104,8 +104,9 @@ class Entry:
 
         :param text: in lower case.
         """
-        if not all(word in self._words for word in text.split()):
-            return None
+        for word in text.split():
+            if word not in (self.path if "/" in word else self._words):
+                return None
         if text in (self.name, self.path):
             return 0
         return 1 if self.name.startswith(text) else 2 if text in self.name else 3
@@ -144,7 +145,7 @@ class View:
     entries: Sequence[Entry]
     shelves: Sequence[Shelf]
     _standings: Mapping[str, Standing]
-    _members: Mapping[str, tuple[str, ...]]
+    _members: Mapping[str, Sequence[str]]
     _builds: Mapping[str, str]
 
     def standing(self, path: str) -> Standing:
@@ -155,7 +156,7 @@ class View:
         """Give the id of the build that is under way."""
         return self._builds.get(path)
 
-    def images(self, entry: Entry) -> tuple[str, ...]:
+    def images(self, entry: Entry) -> Sequence[str]:
         """List the repositories of an entry, also those that only a pull has shown."""
         return entry.images or self._members.get(entry.path, ())
 
@@ -292,10 +293,9 @@ class Catalogue:
     def _look(self, builds: Mapping[str, str]) -> View:
         """Look up in the records what was built. Blocking."""
         names = self._records.names("")
-        members: dict[str, tuple[str, ...]] = {}
+        members: dict[str, list[str]] = {}
         for name in names:
-            application = name.rpartition("/")[0]
-            members[application] = (*members.get(application, ()), name)
+            members.setdefault(name.rpartition("/")[0], []).append(name)
         ready: set[str] = set()
         for reading in self._readings:
             if reading.locked is not None:
@@ -317,15 +317,13 @@ class Catalogue:
         self,
         locked: str,
         entries: Collection[Entry],
-        members: Mapping[str, tuple[str, ...]],
+        members: Mapping[str, Sequence[str]],
     ) -> set[str]:
         """List the repositories whose image is that of the revision. Blocking."""
         answers = self._records.answers(locked, [entry.question for entry in entries])
         derivations = {
-            question: answer["derivation"]
-            for question, answer in zip(
-                answers, map(json.loads, answers.values()), strict=True
-            )
+            question: json.loads(answer)["derivation"]
+            for question, answer in answers.items()
         }
         built = self._records.built(derivations.values())
         return {

@@ -349,11 +349,12 @@ class Flake:
         refs, _ = await self._list(errand, self._policy.ttl_seconds)
         return names(refs, self.patterns)
 
-    def known_git_tags(self) -> list[str]:
-        """List what `git_tags` listed last, however long ago, without asking anyone."""
-        listed = self._listed
-        found = None if listed is None else listed.found
-        return [] if found is None else names(found, self.patterns)
+    def known_git_tags(self) -> list[str] | None:
+        """Give what `git_tags` gave last, however long ago; None rather than ask git."""
+        if not self.patterns or remote_url(self.ref) is None:
+            return []
+        found = None if self._listed is None else self._listed.found
+        return None if found is None else names(found, self.patterns)
 
     async def _list(
         self, errand: Errand, most_seconds: float
@@ -454,9 +455,14 @@ class Flake:
         return None
 
     async def _recalled(self, locked: str, query: str) -> Any:
-        recall = self._records.answer
-        known = await self._in_thread(recall, locked, self._question(query))
-        return None if known is None else json.loads(known)
+        question = self._question(query)
+
+        def recall() -> Any:
+            # There too, as a list of thousands takes its time to be read.
+            known = self._records.answer(locked, question)
+            return None if known is None else json.loads(known)
+
+        return await self._in_thread(recall)
 
     def question(self, wanted: Wanted) -> str:
         """Give what the answer to `package` is remembered by, beside the locked ref."""

@@ -23,12 +23,12 @@ class Commit:
     What an image was built from.
 
     :ivar locked: locked flake ref, without secrets.
-    :ivar revision: None where it names none.
+    :ivar revision: of git, or else the hash of its content; empty for neither.
     :ivar url: where it can be read; None where that is not known.
     """
 
     locked: str
-    revision: str | None
+    revision: str
     url: str | None
 
 
@@ -40,12 +40,15 @@ class TagLine:
     :ivar digest: of the image; None where it has not been built.
     :ivar since: when it began to mean that, in seconds since the epoch, if known.
     :ivar pulls: by it, in the last `DAYS`.
+    :ivar is_past: whether the flake, as far as it is known, has no such tag any more:
+        then the image can be pulled by its digest alone.
     """
 
     tag: Tag
     digest: Digest | None
     since: float | None
     pulls: int
+    is_past: bool
 
 
 @frozen
@@ -110,6 +113,7 @@ class Inspected:
 
     :ivar tag: that was asked for; None where it was asked for by digest.
     :ivar flake: its ref as configured, without secrets.
+    :ivar is_past: whether the tag is, see `TagLine`.
     :ivar is_behind: whether the flake, as far as it is known, has another image by now.
     :ivar build: that is under way for the tag.
     :ivar image: None where it has not been built.
@@ -121,6 +125,7 @@ class Inspected:
     flake: str
     description: str | None
     tags: tuple[TagLine, ...]
+    is_past: bool
     is_behind: bool
     build: Report | None
     image: Built | None

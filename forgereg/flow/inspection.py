@@ -41,7 +41,7 @@ from forgereg.flow.inspected import (
 from forgereg.flow.packages import Package
 from forgereg.flow.registry import Registry
 from forgereg.flow.threads import InThread
-from forgereg.nix.refs import LATEST, commit_url, revision_of
+from forgereg.nix.refs import LATEST, commit_url, content_of, is_revision, revision_of
 from forgereg.oci.errors import ManifestUnknown, NameUnknown
 from forgereg.oci.manifest import Manifest
 from forgereg.oci.media import INDEXES
@@ -110,11 +110,22 @@ class Inspection:
             if image is None:
                 raise ManifestUnknown(f"{name} has no manifest {digest}")
             image = await self._configured(name, image)
+        is_past = any(line.is_past and line.tag == tag for line in tags)
         is_behind = meant is not None and not _is_now(meant, package, tag)
         build = None if tag is None else self._registry.waiting_for(name, tag)
         about = _description(entry)
         return Inspected(
-            name, tag, flake.shown, about, tags, is_behind, build, image, steps, pulls
+            name,
+            tag,
+            flake.shown,
+            about,
+            tags,
+            is_past,
+            is_behind,
+            build,
+            image,
+            steps,
+            pulls,
         )
 
     async def _configured(self, name: Name, image: Built) -> Built:
@@ -233,8 +244,13 @@ async def _recall(flake: Flake) -> tuple[str | None, list[dict[str, Any]] | None
 
 def _near(text: str, names: list[str]) -> list[str]:
     """Blocking, as it takes its time."""
-    near = get_close_matches(text[:255], names, n=_MOST_NEAR, cutoff=0.7)
-    return near or names[:_MOST_NEAR]
+    words = [name.rpartition("/")[2] for name in names]
+    word = text[:255].rpartition("/")[2]
+    near = get_close_matches(word, {*words}, n=_MOST_NEAR)
+    named = [
+        n for word in near for n, its in zip(names, words, strict=True) if its == word
+    ]
+    return (named or names)[:_MOST_NEAR]
 
 
 def _names(path: str, listed: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -283,18 +299,23 @@ def _no_tag(name: Name, tag: Tag, tags: Sequence[TagLine]) -> ManifestUnknown:
 
 def _tags(
     package: Package | None,
-    git_tags: Sequence[str],
+    git_tags: Sequence[str] | None,
     revisions: Sequence[Revision],
     pulls: Mapping[Tag, int],
 ) -> tuple[TagLine, ...]:
     """List tags: those of the flake, those that were pulled, those of git."""
     known = [*map(Tag, package.tags if package else ())]
-    texts = [*known, *(each.tag for each in revisions), *map(Tag, git_tags)]
+    in_git = [*map(Tag, git_tags or ())]
+    is_sure = package is not None and git_tags is not None
+    texts = [*known, *(each.tag for each in revisions), *in_git]
+    there = {*known, *in_git}
     lines = []
     for tag in [*dict.fromkeys(texts)][:_MOST_TAGS]:
         meant = _meant(tag, package, revisions)
         digest, since = (meant.digest, meant.since) if meant else (None, None)
-        lines.append(TagLine(tag, digest, since, pulls.get(tag, 0)))
+        # A revision of git is in no list.
+        is_past = is_sure and tag not in there and not is_revision(tag.text)
+        lines.append(TagLine(tag, digest, since, pulls.get(tag, 0), is_past))
     return tuple(sorted(lines, key=lambda line: line.tag.text != LATEST))
 
 
@@ -330,4 +351,5 @@ def _commit(making: Making | None, flake: Flake) -> Commit | None:
     if making is None:
         return None
     locked = making.source.locked
-    return Commit(flake.hide(locked), revision_of(locked), commit_url(locked))
+    revision = revision_of(locked) or content_of(locked)
+    return Commit(flake.hide(locked), revision, commit_url(locked))

@@ -118,7 +118,7 @@ class Status:
     started_at: float
     version: str
     nix: Nix
-    checks: Sequence[Check]
+    checks: list[Check]
     spaces: Sequence[Space]
     loads: Sequence[Load]
     flakes: Sequence[FlakeStatus]

@@ -166,6 +166,13 @@ def revision_of(locked: str) -> str | None:
     return named if is_revision(named) else None
 
 
+def content_of(locked: str) -> str:
+    """Give the hash of the content that a locked flake ref names, or nothing."""
+    ref, _, content = locked.partition("#")
+    parts = _split(ref)
+    return content or (_parameter(parts, "narHash") if parts else "")
+
+
 def commit_url(locked: str) -> str | None:
     """
     Say where people can read the commit of a locked flake ref.

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from attrs import frozen
 
@@ -63,6 +64,20 @@ class BuildLogs:
                 return file.read(min(max(most, 0), size - begin))
         except FileNotFoundError:
             return b""
+
+    def size(self, build_id: str) -> int:
+        """Give how long a build's log is by now, in bytes."""
+        try:
+            return self._path(build_id).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def open(self, build_id: str) -> BinaryIO | None:
+        """Open a build's log, without a buffer; None where there is none."""
+        try:
+            return self._path(build_id).open("rb", buffering=0)
+        except FileNotFoundError:
+            return None
 
     def forget(self, build_ids: Iterable[str]) -> None:
         """Delete the logs of these builds, as far as they are there."""

@@ -74,8 +74,19 @@ def refuse(request: Request, refusal: Problem, content_type: str = JSON) -> byte
     return whole(request, content_type, refusal.body)
 
 
+def cut(request: Request) -> None:
+    """Note that the answer ends before it is whole."""
+    vars(request)["is_cut"] = True
+
+
+def is_cut(request: BaseRequest) -> bool:
+    """Whether the answer ended before it was whole."""
+    return "is_cut" in vars(request)
+
+
 def break_off(request: Request) -> bytes:
     """End an answer so that nobody can take it for whole."""
+    cut(request)
     # What was sent behind it is not to be begun.
     request.channel.persistent = False
     request.channel.forceAbortClient()

@@ -40,9 +40,11 @@ from forgereg.oci.reference import (
     parse_name,
     parse_reference,
 )
+from forgereg.traces import NoTraces, Tracer
 from forgereg.web.answer import (
     JSON,
     break_off,
+    cut,
     fail,
     header,
     hops,
@@ -79,6 +81,7 @@ class Api:
     :ivar limits: how long clients may be kept waiting.
     :ivar hands_over: whether another process goes on with the same port when this one
         stops.
+    :ivar tracer: told when a blob is sent.
     :ivar clock: times how long clients wait.
     :ivar max_name_length: of a repository name, in characters.
     :ivar max_tag_length: in characters.
@@ -96,6 +99,7 @@ class Api:
     limits: Limits = Limits()
     _turns: Turns = field(init=False)
     hands_over: bool = False
+    tracer: Tracer = field(factory=NoTraces)
 
     def __attrs_post_init__(self) -> None:
         self._turns = Turns(self._clock)
@@ -179,7 +183,8 @@ class Api:
                 if blob.coding:
                     blob.close()
                     blob = await self._registry.blob(parsed, wanted, client)
-            await send(blob.source, parts, request, self._turns)
+            with self.tracer.sending():
+                await send(blob.source, parts, request, self._turns)
         except (Truncated, RegistryError) as e:
             if not request.startedWriting:
                 raise
@@ -187,7 +192,7 @@ class Api:
             _log.error("{digest}: {error}", digest=wanted, error=e)
             break_off(request)
         except ClientLeft:
-            pass
+            cut(request)
         finally:
             opening.leave()
         return b""

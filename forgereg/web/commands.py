@@ -45,6 +45,8 @@ def commands(image: str, is_secure: bool) -> tuple[Commands, ...]:
     """
     host, _, rest = image.partition("/")
     name = _pod_name(rest)
+    # What all but ctr take for meant.
+    short = image.removesuffix(":latest")
     podman, ctr, nerdctl, for_docker, for_nodes = "", "", "", "", ""
     if not is_secure:
         podman, ctr, nerdctl = (
@@ -65,15 +67,15 @@ def commands(image: str, is_secure: bool) -> tuple[Commands, ...]:
         Commands(
             "docker",
             "Docker",
-            f"docker pull {image}",
-            f"docker run --rm -it {image}",
+            f"docker pull {short}",
+            f"docker run --rm -it {short}",
             for_docker,
         ),
         Commands(
             "podman",
             "Podman",
-            f"podman pull{podman} {image}",
-            f"podman run --rm -it{podman} {image}",
+            f"podman pull{podman} {short}",
+            f"podman run --rm -it{podman} {short}",
         ),
         Commands(
             "ctr",
@@ -84,8 +86,8 @@ def commands(image: str, is_secure: bool) -> tuple[Commands, ...]:
         Commands(
             "nerdctl",
             "nerdctl",
-            f"nerdctl{nerdctl} pull {image}",
-            f"nerdctl{nerdctl} run --rm -it {image}",
+            f"nerdctl{nerdctl} pull {short}",
+            f"nerdctl{nerdctl} run --rm -it {short}",
         ),
         Commands(
             "kubernetes",

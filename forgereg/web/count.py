@@ -11,8 +11,8 @@ from attrs import define, field
 
 from forgereg.metrics import Answers, Metrics
 
-#: As nginx has it: the client left before the end of the answer.
-LEFT = 499
+#: The connection ended before the answer did; nginx has it in its log.
+CUT = 499
 #: A route, or method, that is none of ours.
 OTHER = "other"
 _METHODS = {
@@ -97,12 +97,12 @@ class Count:
         :param sent: bytes of the body, from its beginning.
         """
         if sent > self._sent:
-            self._metrics.sent_bytes.labels(self.route).inc(sent - self._sent)
+            self._metrics.requests.sent(self.route, sent - self._sent)
             self._sent = sent
 
     def answers(self, status: int) -> Answers:
         """Say where all that are answered the same are counted."""
-        return self._metrics.answers(self.route, self._method, status)
+        return self._metrics.requests.answers(self.route, self._method, status)
 
     def end(self, status: int, sent: int) -> None:
         """Count the end."""

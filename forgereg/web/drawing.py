@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from attrs import frozen
 
 #: How wide what is next to nothing is drawn, so that it can be seen, in percent.
-_LEAST_WIDTH = 0.35
+_LEAST_WIDTH = 0.5
 #: How high what is next to nothing is drawn, in percent.
 _LEAST_HEIGHT = 3.0
 

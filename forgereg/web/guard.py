@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -15,7 +15,7 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from typing import Protocol
+from typing import Any, Protocol
 
 from attrs import define, field
 from twisted.internet.interfaces import IAddress
@@ -38,6 +38,7 @@ _OWN_PAGE = (b"same-origin", b"none")
 
 _SHOWN = "show the token in FORGE_ADMIN_TOKEN_FILE as 'Authorization: Bearer <token>'"
 _SHOW_TOKEN = f"; or {_SHOWN}"
+_OTHER_SITE = f"another site's page asked for this: ask by yourself{_SHOW_TOKEN}"
 
 
 class Asked(Protocol):
@@ -104,12 +105,14 @@ class Guard:
     through a proxy, or from a page of another site that somebody's browser shows here.
 
     :ivar token: the administrator's; None for none.
+    :ivar has_session: whether who asks has shown the token before, in a browser.
     :ivar is_told: whether addresses are what somebody says before the request, in the
         PROXY protocol: then none is a reason to let anyone change something.
     """
 
     token: str | None = field(default=None, repr=False)
     is_told: bool = False
+    has_session: Callable[[Any], bool] = lambda _: False
 
     def check(self, request: Asked) -> None:
         """
@@ -130,6 +133,8 @@ class Guard:
         shown = request.requestHeaders.getRawHeaders(b"authorization")
         if shown is not None:
             return self._objection_to_token(shown)
+        if self.has_session(request):
+            return None if is_own_page(request) else _OTHER_SITE
         if self.is_told:
             return f"the PROXY protocol does not prove who asks: {_SHOWN}"
         peer = _peer(request)
@@ -165,15 +170,35 @@ def _objection_to_headers(headers: Headers) -> str | None:
     if len(hosts) != 1 or not _OURSELVES.fullmatch(hosts[0]):
         return f"'Host' does not name this machine: ask localhost{_SHOW_TOKEN}"
     # A page of any site can have a browser send requests: CSRF.
-    host = hosts[0].lower()
-    ours = (b"http://" + host, b"https://" + host)
+    ours = _origins(hosts)
     origins = headers.getRawHeaders(b"origin", [])
+    is_ours = all(each.lower() in ours for each in origins)
+    return None if is_ours and _is_own_site(headers) else _OTHER_SITE
+
+
+def is_own_page(request: Asked) -> bool:
+    """
+    Say whether a browser asks for a page of ours, or for who sits before it.
+
+    Whatever proxy lies between: what the browser says of the site itself comes before
+    the names of hosts, which a proxy may have changed.
+    """
+    headers = request.requestHeaders
+    if headers.hasHeader(b"sec-fetch-site"):
+        return _is_own_site(headers)
+    ours = _origins(headers.getRawHeaders(b"host", []))
+    ours += _origins(headers.getRawHeaders(b"x-forwarded-host", []))
+    return all(each.lower() in ours for each in headers.getRawHeaders(b"origin", []))
+
+
+def _is_own_site(headers: Headers) -> bool:
     sites = headers.getRawHeaders(b"sec-fetch-site", [])
-    if any(each.lower() not in ours for each in origins) or any(
-        each.lower() not in _OWN_PAGE for each in sites
-    ):
-        return f"another site's page asked for this: ask by yourself{_SHOW_TOKEN}"
-    return None
+    return all(each.lower() in _OWN_PAGE for each in sites)
+
+
+def _origins(hosts: Sequence[bytes]) -> list[bytes]:
+    schemes = (b"http://", b"https://")
+    return [scheme + host.lower() for scheme in schemes for host in hosts]
 
 
 def _peer(request: Asked) -> _Address | None:

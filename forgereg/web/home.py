@@ -116,7 +116,8 @@ class Home:
         if not parse_accept_header(said, MIMEAccept)[_HTML]:
             return _point(request, pages.host(request))
         query = _read(request)
-        values = _values(
+        values = await pages.in_thread(
+            _values,
             await self._catalogue.view(),
             query,
             pages.host(request),
@@ -215,6 +216,7 @@ def _values(view: View, query: Query, host: str, tls: bool) -> Mapping[str, obje
         "shelves": view.shelves,
         "is_empty": not view.entries,
         "is_waiting": any(s.is_reading and not s.is_read for s in view.shelves),
+        "has_kinds": len({entry.kind for entry in view.entries}) > 1,
         "kinds": [(kind, hits.kinds[kind]) for kind in Kind],
         "standings": [(standing, hits.standings[standing]) for standing in Standing],
         "clients": _CLIENTS,
@@ -227,6 +229,8 @@ def _count(view: View, query: Query, found: int) -> str:
     """Say how much there is, or was found."""
     if query.q or query.kind or query.state:
         return f"{found:,} of {len(view.entries):,} match"
+    if not view.entries and not all(shelf.is_read for shelf in view.shelves):
+        return ""
     packages = sum(entry.kind is Kind.PACKAGE for entry in view.entries)
     applications = len(view.entries) - packages
     said = [f"{packages:,} package{'s' * (packages != 1)}"]

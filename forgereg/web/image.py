@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from http import HTTPStatus
 from typing import Any, Protocol
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 from attrs import define, frozen
 from klein import Klein
@@ -24,8 +24,9 @@ from forgereg.oci.errors import NameInvalid, NameUnknown, RequestInvalid
 from forgereg.oci.reference import Digest, Name, Tag, parse_name, parse_reference
 from forgereg.records.revisions import Sharing
 from forgereg.web.answer import whole
-from forgereg.web.commands import commands
+from forgereg.web.commands import commands, compose_command
 from forgereg.web.drawing import Column, Stretch, columns, stretches
+from forgereg.web.host import is_secure
 from forgereg.web.pages import Pages, tell_errors
 
 #: How large a form may be that is sent, in bytes.
@@ -133,7 +134,9 @@ class ImagePages:
             name = parse_name(path, self._max_name_length)
             if name.components[-2:-1] == ("applications",):
                 listed = await self._inspection.application(name)
-                return await self._pages.show(request, "application", it=listed)
+                return await self._pages.show(
+                    request, "application", it=listed, start=self._start(request, name)
+                )
             reference = self._reference(request)
             platform = _word(request, b"platform")
             it = await self._inspection.image(name, reference, platform)
@@ -150,7 +153,7 @@ class ImagePages:
         """Have an image built, and show the build."""
         self._pages.guard.check(request)
         name = parse_name(path, self._max_name_length)
-        tag = parse_reference(_word(request, b"tag") or LATEST, self._max_tag_length)
+        tag = parse_reference(_sent(request, "tag") or LATEST, self._max_tag_length)
         if not isinstance(tag, Tag):
             raise RequestInvalid("a digest cannot be built: name a tag")
         report = await self._works.start(f"{name}:{tag}", self._client_of(request))
@@ -162,17 +165,24 @@ class ImagePages:
         text = _word(request, b"digest") or _word(request, b"tag")
         return parse_reference(text, self._max_tag_length) if text else None
 
+    def _start(self, request: Request, application: Name) -> str:
+        *prefix, _, word = application.components
+        host, tls = self._pages.host(request), is_secure(request, self._pages.clients)
+        return compose_command(host, "/".join([*prefix, word]), tls)
+
     def _values(self, request: Request, it: Inspected) -> dict[str, Any]:
         host, image = self._pages.host(request), it.image
-        reference = f":{it.tag}"
-        if it.tag is None and image is not None:
-            reference = f"@{image.digest}"
-        is_secure = self._pages.is_secure(request)
+        tls = is_secure(request, self._pages.clients)
+        reference = pulled = f":{it.tag}"
+        if image is not None and (it.tag is None or it.is_past):
+            pulled = f"@{image.digest}"
+        if it.tag is None:
+            reference = pulled
         return {
             "it": it,
             "image": image,
             "reference": reference,
-            "clients": commands(f"{host}/{it.name}{reference}", is_secure),
+            "clients": commands(f"{host}/{it.name}{pulled}", tls),
             "layers": [] if image is None else layer_rows(it, image),
             "size": 0 if image is None else sum(image.anatomy.sizes.values()),
             "chart": chart_of(it.pulls),
@@ -239,5 +249,19 @@ def chart_of(pulls: PullDays) -> Chart:
     )
 
 
+def _sent(request: Request, name: str) -> str:
+    """Give what a form says."""
+    body = request.content.read(MAX_BODY + 1) if request.content else b""
+    if len(body) > MAX_BODY:
+        raise RequestInvalid(f"no more than {MAX_BODY} bytes are read")
+    try:
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
+    except ValueError as e:
+        raise RequestInvalid("what was sent is no form of this page") from e
+    said: str = fields.get(name, [""])[-1]
+    return said.strip()
+
+
 def _word(request: Request, name: bytes) -> str:
-    return request.args.get(name, [b""])[-1].decode("utf-8", "replace").strip()
+    said: bytes = request.args.get(name, [b""])[-1]
+    return said.decode("utf-8", "replace").strip()

@@ -24,6 +24,7 @@ from forgereg.flow.threads import InThread
 from forgereg.logs import logger
 from forgereg.oci.errors import Forbidden, RegistryError, RequestInvalid
 from forgereg.web.answer import break_off, whole
+from forgereg.web.colours import visible
 from forgereg.web.guard import Clients, Guard
 from forgereg.web.host import host_of, is_secure
 from forgereg.web.problem import describe
@@ -75,7 +76,7 @@ class Pages:
         self._templates.globals["asset"] = self.static.address
         filters = self._templates.filters
         filters["size"] = partial(filters["filesizeformat"], binary=True)
-        filters |= {"duration": duration, "instant": instant}
+        filters |= {"duration": duration, "instant": instant, "visible": visible}
 
     async def show(self, request: Request, template: str, **values: Any) -> bytes:
         """
@@ -98,9 +99,13 @@ class Pages:
             "may_change": self.may_change(request),
             "now": self.now(),
         }
-        render = self._templates.get_template(f"{template}.html").render
-        text = await self.in_thread(lambda: render(shared | values))
+        text = await self.render(template, **(shared | values))
         return text.encode("utf-8", "replace")
+
+    async def render(self, template: str, **values: Any) -> str:
+        """Fill a template for nobody in particular."""
+        render = self._templates.get_template(f"{template}.html").render
+        return await self.in_thread(lambda: render({"now": self.now(), **values}))
 
     def may_change(self, request: Request) -> bool:
         """Whether who asks may change something, as the guard sees it."""

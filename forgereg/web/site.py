@@ -18,13 +18,14 @@ from twisted.web import http, server
 from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 
-from forgereg.lines import Access, Answered
+from forgereg.lines import Access, Answered, header_text
 from forgereg.logs import logger, mark, unmark
 from forgereg.metrics import Metrics
+from forgereg.traces import NOTHING, NoTraces, Span, Tracer
 from forgereg.web.access import REQUEST_ID, answered, asked_id, request_ids
-from forgereg.web.answer import repeatable
+from forgereg.web.answer import is_cut, repeatable
 from forgereg.web.api import Api, refuse_method, refuse_path
-from forgereg.web.count import LEFT, OTHER, Count
+from forgereg.web.count import CUT, OTHER, Count
 from forgereg.web.guard import ADMIN, Clients, Guard
 from forgereg.web.memo import Memo, is_head
 from forgereg.web.problem import problem
@@ -180,6 +181,7 @@ class _Request(server.Request):
 
     began_at: float | None = None
     request_id = "-"
+    span: Span = NOTHING
     #: None before all of it was read.
     count: Count | None = None
 
@@ -207,20 +209,22 @@ class _Request(server.Request):
             self.content = BytesIO(self._kept)
         self.request_id = asked_id(self) or next(site.request_ids)
         self.setHeader(REQUEST_ID, self.request_id)
-        marked = mark(request_id=self.request_id)
+        self.span = site.trace(self)
+        marked = mark(request_id=self.request_id, **self.span.marks)
         try:
-            super().process()
+            with self.span.work():
+                super().process()
         finally:
             unmark(marked)
 
     def finish(self) -> None:
         super().finish()
         if self.count is not None:
-            self.count.end(self.code, self.sentLength)
+            self.count.end(CUT if is_cut(self) else self.code, self.sentLength)
 
     def connectionLost(self, reason: Failure) -> None:
         if self.count is not None:
-            self.count.end(LEFT, self.sentLength)
+            self.count.end(CUT, self.sentLength)
         if self.began_at is not None and not self.finished:
             cast(Any, self.channel).site.log_left(self)
         super().connectionLost(reason)
@@ -298,6 +302,7 @@ class RegistrySite(server.Site):
         guard: Guard | None = None,
         now: Callable[[], float] = float,
         metrics: Metrics | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """
         Put the resources together.
@@ -307,12 +312,14 @@ class RegistrySite(server.Site):
         :param clients: names them, for the access log.
         :param guard: knows the administrator, for the access log.
         :param now: gives seconds since the epoch.
+        :param tracer: told of each request.
         """
         super().__init__(_Front(api, self.room), requestFactory=_Request)
         self._rooms = rooms or {}
         self._clients = clients or Clients()
         self._guard = guard or Guard()
         self.request_ids = request_ids(now)
+        self._tracer = tracer or NoTraces()
         self._memo = Memo()
         self.metrics = metrics or Metrics()
         self.metrics.watch(self._measure)
@@ -356,7 +363,9 @@ class RegistrySite(server.Site):
         told = Answered("-", "-", "-", status, sent_bytes, None, None, None)
         request_id = next(self.request_ids)
         self._log_access(told, channel.peer, 0.0, request_id)
-        self.metrics.answers(OTHER, OTHER, int(status)).count(sent_bytes, 0.0, 0.0)
+        self.metrics.requests.answers(OTHER, OTHER, int(status)).count(
+            sent_bytes, 0.0, 0.0
+        )
         return request_id
 
     def _log_answer(self, request: _Request, *, has_left: bool = False) -> Answered:
@@ -364,9 +373,18 @@ class RegistrySite(server.Site):
         told = answered(request, user)
         now = self.reactor.seconds()
         seconds = 0.0 if request.began_at is None else now - request.began_at
+        request.span.end(told.status, told.sent_bytes, has_left=has_left)
         client = self._clients.name(request)
         self._log_access(told, client, seconds, request.request_id, has_left=has_left)
         return told
+
+    def trace(self, request: _Request) -> Span:
+        """Begin to trace a request, if it is one that is traced."""
+        if not self._tracer.is_on:
+            return NOTHING
+        method, path = header_text(request.method), header_text(request.path)
+        client, headers = self._clients.name(request), request.requestHeaders
+        return self._tracer.request(method or "", path or "", client, headers)
 
     def _log_access(
         self,
@@ -397,6 +415,11 @@ class RegistrySite(server.Site):
         client = channel.peer
         if kept.headers.hasHeader(b"x-forwarded-for"):
             client = self._clients.name(_Again(kept.headers, channel.getPeer()))
+        if self._tracer.is_on:
+            told = kept.told
+            path = told.target.partition("?")[0]
+            span = self._tracer.request(told.method, path, client, kept.headers)
+            span.end(told.status, told.sent_bytes)
         seconds = self.reactor.seconds() - began_at
         self._log_access(kept.told, client, seconds, request_id)
         kept.answers.count(len(kept.body), seconds, seconds)

@@ -43,13 +43,22 @@ class ClientLeft(Exception):
 
 @implementer(IPushProducer)
 @define
-class _Gate:
-    """Where a sender waits while the client does not read, or others send."""
+class Gate:
+    """
+    Where a sender waits while the client does not read, or others send.
+
+    :ivar turns: of all who send; None for one who sends alone.
+    """
 
     _turns: Turns | None
     _waiting: Deferred[None] | None = field(init=False, default=None)
     _paused: bool = field(init=False, default=False)
     _stopped: bool = field(init=False, default=False)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the client does not read."""
+        return self._paused
 
     @property
     def may_go_on(self) -> bool:
@@ -58,6 +67,11 @@ class _Gate:
         return is_open and self._turns is not None and self._turns.lasts
 
     async def opened(self) -> None:
+        """
+        Wait until some more may be written.
+
+        :raises ClientLeft: nothing may any more.
+        """
         had_turn = self._turns is None
         while not self._stopped and (self._paused or not had_turn):
             if self._paused:
@@ -104,7 +118,7 @@ async def send(
     :raises ClientLeft: the consumer wants no more.
     :raises RegistryError: it cannot be had, or is not what it should be.
     """
-    gate = _Gate(turns)
+    gate = Gate(turns)
     try:
         consumer.registerProducer(gate, True)
         for part in parts:
@@ -159,7 +173,7 @@ class _Plain:
     """The kernel copies."""
 
     tcp: Server
-    _gate: _Gate
+    _gate: Gate
 
     def settle(self) -> bool:
         return True
@@ -188,7 +202,7 @@ class _Plain:
 
 
 async def _splice(
-    source: Source, start: int, stop: int, consumer: IConsumer, gate: _Gate
+    source: Source, start: int, stop: int, consumer: IConsumer, gate: Gate
 ) -> int:
     """
     Send what can be without its being written to the consumer.
@@ -224,7 +238,7 @@ async def _splice(
     return position - start
 
 
-def _way(request: Request, gate: _Gate) -> _Way | None:
+def _way(request: Request, gate: Gate) -> _Way | None:
     """Give the way around the request, if what is written to it is sent as it is."""
     # Else it is chunked.
     is_whole = request.responseHeaders.hasHeader("Content-Length")

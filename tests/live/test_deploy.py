@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 import yaml
 
 from tests import daemon
-from tests.daemon import ROOT
+from tests.daemon import ROOT, Daemon
+from tests.live.clients import Docker
 
 SYSTEMD = ROOT / "deploy" / "systemd"
 KUBERNETES = ROOT / "deploy" / "kubernetes"
@@ -191,6 +193,47 @@ def test_compose() -> None:
     )  # fmt: skip
     service = yaml.safe_load(said)["services"]["registry"]
     assert service["image"] == "registry.example/forge-registry:1"
+
+
+#: As registries do: nix builds, and bubblewrap runs what nix has built.
+BUILD = """
+nix --extra-experimental-features 'nix-command flakes' --store /data/store \\
+  build --no-link "path:/flake#packages.x86_64-linux.hello.image"
+exec bwrap --unshare-all --die-with-parent --cap-drop ALL --hostname localhost \\
+  --ro-bind /usr /usr --ro-bind /lib /lib --ro-bind-try /lib64 /lib64 --ro-bind /bin /bin \\
+  --proc /proc --dev /dev --tmpfs /tmp -- echo sandboxed
+"""
+
+
+def test_sandbox_in_a_container(
+    registry: Daemon, docker: Docker, example: str, tmp_path: Path
+) -> None:
+    """What compose.yaml allows is enough for Nix and for images that are scripts."""
+    data, settings = tmp_path / "data", tmp_path / "nix"
+    settings.mkdir()
+    (settings / "nix.conf").write_text(daemon.NIX_CONFIG)
+    data.mkdir()
+    os.chown(data, 1000, 1000)
+    service = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"][
+        "registry"
+    ]
+    ours = [each for each in ("/usr", "/lib", "/lib64", "/nix") if Path(each).exists()]
+    mounts = {example.removeprefix("path:"): "/flake", str(settings): "/etc/nix"}
+    reference = registry.ref("packages/hello:latest")
+    assert docker.pull(reference).status == 0
+    outcome = docker.call(
+        "run", "--rm", "--network=none", "--user=1000:1000", "--tmpfs=/tmp:mode=1777",
+        *(f"--cap-drop={each}" for each in service["cap_drop"]),
+        *(f"--security-opt={each}" for each in service["security_opt"]),
+        *(f"--volume={each}:{each}:ro" for each in ours),
+        *(f"--volume={here}:{there}:ro" for here, there in mounts.items()),
+        f"--volume={data}:/data", "--env=HOME=/data", "--env=USER=forge-registry",
+        f"--env=PATH={os.environ['PATH']}", "--entrypoint=", reference,
+        "sh", "-euc", BUILD,
+    )  # fmt: skip
+    subprocess.run(["chmod", "-R", "u+w", data], check=True)
+    assert outcome.status == 0, outcome.text
+    assert outcome.out == "sandboxed\n"
 
 
 def test_package(tmp_path: Path) -> None:

@@ -226,6 +226,13 @@ def test_who_asked(front: Front, claim: str) -> None:
     builds = front.ask("/-/api/builds").json["builds"]
     (build,) = (build for build in builds if build["image"].startswith(image + ":"))
     assert build["asked_by"] == [CLIENT]
+    front.registry.wait_for(f"{CLIENT} - ")
+
+
+def test_metrics(front: Front, kind: str) -> None:
+    """Nobody outside reads the metrics, where the proxy can tell them from the rest."""
+    assert front.ask("/metrics").status == (200 if kind == "haproxy" else 404)
+    assert front.ask("/healthz").status == 200
 
 
 def test_who_may_change_something(front: Front) -> None:

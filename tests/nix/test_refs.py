@@ -14,6 +14,7 @@ from forgereg.nix.refs import (
     allowed,
     at_revision,
     commit_url,
+    content_of,
     find,
     is_revision,
     ls_remote,
@@ -317,6 +318,20 @@ def test_where_a_commit_can_be_read(locked: str, page: str) -> None:
 def test_where_no_commit_can_be_read(locked: str) -> None:
     """What is on no forge that is known, or makes no sense, has no address."""
     assert commit_url(locked) is None
+
+
+@pytest.mark.parametrize(
+    ("locked", "content"),
+    [
+        ("path:/srv/forge?lastModified=1&narHash=sha256-a%2Bb%3D", "sha256-a+b="),
+        ("git+file:/srv/forge#sha256-x", "sha256-x"),
+        (f"github:acme/forge/{SHA}", ""),
+        ("\n", ""),
+    ],
+)
+def test_content_of_a_flake(locked: str, content: str) -> None:
+    """A flake that is no commit is told from others by the hash of its content."""
+    assert content_of(locked) == content
 
 
 @given(st.text())

@@ -17,6 +17,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
+from forgereg.metrics import Metrics
 from forgereg.nix import process
 from forgereg.nix.outlet import Outlet
 from forgereg.nix.process import Exit, Processes, ProcessReactor
@@ -65,6 +66,27 @@ async def test_output_and_status(processes: Processes) -> None:
     outcome = await sh(processes, "echo path; printf 'one\ntwo' >&2; exit 3", lines)
     assert outcome == Exit(3, b"path\n")
     assert lines == [b"one", b"two"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_children_are_counted() -> None:
+    """A child is seen while it runs, by what it does and whatever wraps it."""
+    metrics = Metrics()
+    processes = Processes(cast(ProcessReactor, reactor), metrics)
+
+    def value(name: str, kind: str) -> float | None:
+        metrics.look()
+        return metrics.registry.get_sample_value(f"forge_{name}", {"kind": kind})
+
+    argv = ["setpriv", "sh", "-c", "exit 0", "nix", "eval", "build"]
+    done = processes.run(argv, ENV, 20.0, lambda line: None)
+    assert value("processes", "evaluate") == 1
+    await done
+    await sh(processes, "exit 0", [])
+    assert value("processes", "evaluate") == 0
+    assert value("processes_started_total", "evaluate") == 1
+    assert value("processes_started_total", "other") == 1
+    assert value("processes_started_total", "build") == 0
 
 
 @pytest_twisted.ensureDeferred

@@ -19,12 +19,13 @@ def notes(image: str, is_secure: bool) -> set[str]:
 
 def test_tls() -> None:
     """Over TLS no client needs a flag, nor to be set up."""
-    image = "registry.example.org/packages/hello:latest"
+    short = "registry.example.org/packages/hello"
+    image = f"{short}:latest"
     assert pulls(image, is_secure=True) == {
-        "docker": f"docker pull {image}",
-        "podman": f"podman pull {image}",
+        "docker": f"docker pull {short}",
+        "podman": f"podman pull {short}",
         "ctr": f"ctr images pull {image}",
-        "nerdctl": f"nerdctl pull {image}",
+        "nerdctl": f"nerdctl pull {short}",
         "kubernetes": f"image: {image}",
     }
     assert notes(image, is_secure=True) == set()
@@ -32,12 +33,13 @@ def test_tls() -> None:
 
 def test_plain() -> None:
     """Over plain HTTP each client that can be told by a flag is told."""
-    image = "localhost:6443/packages/hello:latest"
+    short = "localhost:6443/packages/hello"
+    image = f"{short}:latest"
     assert pulls(image, is_secure=False) == {
-        "docker": f"docker pull {image}",
-        "podman": f"podman pull --tls-verify=false {image}",
+        "docker": f"docker pull {short}",
+        "podman": f"podman pull --tls-verify=false {short}",
         "ctr": f"ctr images pull --plain-http {image}",
-        "nerdctl": f"nerdctl --insecure-registry pull {image}",
+        "nerdctl": f"nerdctl --insecure-registry pull {short}",
         "kubernetes": f"image: {image}",
     }
 
@@ -80,3 +82,11 @@ def test_compose() -> None:
         "curl -fsSL https://r.example.org/-/applications/team/shop/compose.yaml"
         " | docker compose -p shop -f - up"
     )
+
+
+def test_other_tags() -> None:
+    """A tag that no client takes for meant is in every command."""
+    image = "r.example.org/packages/hello:2.12"
+    for each in commands(image, is_secure=True):
+        assert image in each.pull
+        assert image in each.run

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from forgereg.flow.report import State
 from tests.client import ask
+from tests.flow.stages import add, go_on, hold
 from tests.registry import Served
 
 #: What Prometheus 2.42 asks with.
@@ -22,7 +24,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
         (None, TEXT),
         ("*/*", TEXT),
         ("text/html,*/*", TEXT),
-        ("text/plain;version=x;escaping=\x00", TEXT),
+        ("text/plain;version=x;escaping=\x7f,;;=", TEXT),
         (PROMETHEUS, OPENMETRICS),
         ("application/openmetrics-text;version=99;;;=", OPENMETRICS),
     ],
@@ -33,7 +35,7 @@ def test_forms(running: Served, accept: str | None, media_type: str) -> None:
     answer = running.get("/metrics", headers)
     assert (answer.status, answer["Content-Type"]) == (200, media_type)
     assert answer.body.endswith(b"# EOF\n") == (media_type == OPENMETRICS)
-    assert b"forge_http_requests_total{" in answer.body
+    assert b"# TYPE forge_builds" in answer.body
     head = running.head("/metrics", headers)
     assert (head.status, head["Content-Type"], head.body) == (200, media_type, b"")
 
@@ -57,16 +59,18 @@ def test_no_name_of_a_client_s_making(served: Served) -> None:
 
 def test_what_is_going_on(served: Served) -> None:
     """A build that waits, one that runs, and the room for blobs can be seen."""
-    served.set(max_builds=1, blobs_size=10**9)
-    served.nix.packages["other"] = served.nix.packages["hello"]
-    served.nix.pause("build")
-    for name in ("hello", "other"):
-        served.begin(f"/v2/packages/{name}/manifests/latest")
+    served.set(max_builds=1, max_evaluations=9, blobs_size=10**9)
+    images = ["packages/hello:latest", *add(served, "a", "b")]
+    hold(served, State.BUILDING, images)
     text = served.get("/metrics").body.decode()
     lines = dict(line.rsplit(" ", 1) for line in text.splitlines())
-    assert lines['forge_active_builds{state="building"}'] in ("1.0", "2.0")
+    assert lines['forge_active_builds{state="building"}'] == "1.0"
+    assert lines['forge_active_builds{state="queued"}'] == "2.0"
     assert lines['forge_slots{work="build"}'] == "1.0"
     assert lines['forge_slots_taken{work="build"}'] == "1.0"
+    assert lines['forge_queue_length{work="build"}'] == "2.0"
+    assert lines['forge_queue_length{work="evaluate"}'] == "0.0"
     assert lines["forge_blob_store_limit_bytes"] == "1e+09"
+    go_on(served)
     served.set(blobs_size=0)
     assert b"forge_blob_store_limit_bytes +Inf" in served.get("/metrics").body

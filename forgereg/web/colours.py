@@ -1,0 +1,83 @@
+"""
+Write lines of a log for a page: text, and classes for the colours it is to have. Pure.
+
+Of what steers a terminal colours alone are heeded, and those are the sixteen that each
+terminal has; the nearest of them stands for any other.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from rich.ansi import AnsiDecoder
+from rich.color import Color, ColorSystem
+from rich.style import Style
+
+from forgereg.nix.events import coloured
+
+#: How much of a line is shown, in characters.
+MOST_SHOWN = 4000
+#: Not printable to Python, and harmless: those that join emoji, and blanks.
+_HARMLESS = "\t\n\u00a0\u200d\u2009\u202f\u3000"
+
+#: Text and its classes, one after another.
+Pieces = list[tuple[str, str]]
+
+
+def pieces(line: str) -> Pieces:
+    """
+    Cut a line where its colour changes.
+
+    :returns: pieces of text with the classes that they are to have, with blanks between
+        them; what cannot be seen, or changes the direction of what can, is written out.
+    """
+    line = coloured(line)
+    if "\x1b" not in line:
+        return [(visible(line[:MOST_SHOWN]), "")] if line else []
+    text = AnsiDecoder().decode_line(line)
+    text.truncate(MOST_SHOWN)
+    found: Pieces = []
+    end = 0
+    for span in text.spans:
+        if span.start > end:
+            found.append((visible(text.plain[end : span.start]), ""))
+        style = span.style if isinstance(span.style, Style) else Style()
+        found.append((visible(text.plain[span.start : span.end]), _classes(style)))
+        end = span.end
+    rest = text.plain[end:]
+    return [*found, (visible(rest), "")] if rest else found
+
+
+def visible(text: str) -> str:
+    """Write out what cannot be seen, or turns around what can."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in _HARMLESS else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
+@lru_cache(1000)
+def _classes(style: Style) -> str:
+    ink, sheet = _number(style.color), _number(style.bgcolor)
+    if style.reverse:
+        ink, sheet = sheet, ink
+    names = {
+        f"ink-{ink}": ink is not None,
+        f"sheet-{sheet}": sheet is not None,
+        "turned": style.reverse and ink is None and sheet is None,
+        "bold": style.bold,
+        "dim": style.dim,
+        "italic": style.italic,
+        "underline": style.underline,
+        "strike": style.strike,
+    }
+    return " ".join(name for name, is_so in names.items() if is_so)
+
+
+def _number(colour: Color | None) -> int | None:
+    """Give the nearest of sixteen colours; None for that of the page."""
+    if colour is None or colour.is_default:
+        return None
+    return colour.downgrade(ColorSystem.STANDARD).number

@@ -1,0 +1,6 @@
+// Keep the list of builds up to date.
+import { listen, show } from "./live.js";
+
+const list = document.getElementById("list");
+const told = document.getElementById("told");
+listen(() => list.dataset.events, { list: (event) => show(list, event.data) }, told);

@@ -1,0 +1,307 @@
+"""Tests for `forgereg.web.image`, with all that it shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from forgereg.web.image import in_short
+from tests.archives import Recipe, layer
+from tests.client import Answer, ask
+from tests.doubles import Package
+from tests.registry import HELLO, Served, archive, serving
+
+PAGE = "/-/images/packages/hello"
+#: Shares its lower layer with HELLO.
+NEWER = Recipe((layer("lower"), layer("newer")))
+EVIL = '"><script>alert(1)</script>\u202e<b onclick=x>'
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path) as served:
+        yield served
+
+
+def text_of(answer: Answer) -> str:
+    """Give what a page says, without its markup; every page has to be harmless."""
+    page = answer.body.decode()
+    assert answer["Content-Type"] == "text/html; charset=utf-8"
+    policy = answer["Content-Security-Policy"]
+    assert policy is not None and "default-src 'none'" in policy
+    assert " style=" not in page and not re.search(r" on\w+=", page)
+    words = re.sub(r"<[^>]*>", " ", page.replace("<wbr>", ""))
+    return " ".join(unescape(words).split())
+
+
+def push(served: Served, recipe: Recipe = NEWER, version: str = "3.0") -> None:
+    """Give the flake a newer hello, and let the registry look."""
+    served.nix.push()
+    name = f"hello-{version}"
+    package = served.store.package(version, recipe, name=name)
+    served.nix.packages["hello"] = package
+    served.clock.advance(3600.0)
+
+
+def test_image_that_was_pulled(served: Served) -> None:
+    """The page of an image has its tags, layers, configuration and source."""
+    manifest, config, *layers = served.digests("packages/hello")
+    answer = served.get(PAGE)
+    assert answer.status == 200
+    text = text_of(answer)
+    for said in (manifest, config, "latest", "2.12", "/bin/hello", "linux/amd64"):
+        assert said in text
+    for each in layers:
+        assert each[:19] in text
+        assert f'title="{each}"' in answer.body.decode()
+    assert served.nix.packages["hello"].outputs["image"].derivation in text
+    assert "No image before this one is known" in text
+    assert "docker pull registry.test:6443/packages/hello" in text
+
+
+def test_looking_asks_nobody(served: Served) -> None:
+    """However often a page is looked at, nothing is locked, evaluated or built."""
+    for path in (PAGE, f"{PAGE}?tag=2.12", "/-/images/packages/other"):
+        assert served.get(path).status == 404
+    assert served.nix.counts == (0, 0, 0)
+    served.pull("packages/hello")
+    counts, pulls = served.nix.counts, served.get(PAGE)
+    served.clock.advance(10**6)
+    for path in (PAGE, f"{PAGE}?tag=2.12", "/-/images/packages/other"):
+        served.get(path)
+    assert served.nix.counts == counts
+    assert "Nobody has pulled it yet" in text_of(pulls), "looking is no pull"
+
+
+def test_image_that_was_never_built(served: Served) -> None:
+    """An image that the flake has says how to pull it, and who may can build it."""
+    served.get("/v2/_catalog")
+    answer = served.get(PAGE)
+    assert answer.status == 200
+    assert "has not been built yet" in text_of(answer)
+    assert "docker pull registry.test:6443/packages/hello" in text_of(answer)
+    assert "Build it now" not in text_of(answer)
+    mine = ask(served.site, "GET", PAGE, (), b"", "127.0.0.1", "localhost")
+    assert "Build it now" in text_of(mine)
+
+
+def form(served: Served, body: bytes, address: str = "127.0.0.1") -> Answer:
+    kind = [("Content-Type", "application/x-www-form-urlencoded")]
+    return ask(served.site, "POST", PAGE, kind, body, address, "localhost")
+
+
+def test_building_from_the_page(served: Served) -> None:
+    """The button of who may has the image built, and leads to its build."""
+    answer = form(served, b"tag=2.12")
+    assert answer.status == 303
+    assert answer["Location"] == "/-/builds/id-1"
+    assert served.nix.count("build") == 1
+    (build,) = served.get("/-/api/builds").json["builds"]
+    assert build["image"] == "packages/hello:2.12"
+    assert "id-1" in served.get(f"{PAGE}?tag=2.12").body.decode()
+
+
+@pytest.mark.parametrize("body", [b"tag=2.12", b"", b"tag=sha256:" + b"0" * 64])
+def test_building_by_who_may_not(served: Served, body: bytes) -> None:
+    """Nobody else can have anything built from the page."""
+    answer = form(served, body, "192.0.2.1")
+    assert answer.status == 403
+    assert "only this machine" in text_of(answer)
+    assert served.nix.argvs == []
+
+
+def test_form_that_makes_no_sense(served: Served) -> None:
+    """A form that names no tag that can be built is refused with a reason."""
+    assert form(served, b"tag=" + b"sha256:" + b"0" * 64).status == 400
+    assert form(served, b"tag=%00").status == 404
+    assert form(served, b"&".join([b"a=b"] * 99)).status == 400
+    assert form(served, b"tag=" + b"x" * 2**16).status == 400
+    assert served.nix.argvs == []
+
+
+def test_build_that_is_under_way(served: Served) -> None:
+    """While an image is built, its page says so and names the build."""
+    served.get("/v2/_catalog")
+    served.nix.pause()
+    form(served, b"tag=latest")
+    text = text_of(served.get(PAGE))
+    assert "is under way" in text
+    assert "Build it now" not in text
+    served.nix.resume()
+    assert "is under way" not in text_of(served.get(PAGE))
+
+
+def test_what_changed(served: Served) -> None:
+    """After a change the page says which layers are new, and what is to be pulled."""
+    old = served.digests("packages/hello")
+    push(served)
+    new = served.digests("packages/hello")
+    answer = served.get(PAGE)
+    text = text_of(answer)
+    assert "1 new layer, 1 gone, 1 kept" in text
+    assert "+1 −1 1 kept" in text
+    assert f"{PAGE}?digest={quote(old[0])}" in answer.body.decode()
+    before = served.get(f"{PAGE}?digest={old[0]}")
+    assert before.status == 200
+    assert old[0] in text_of(before) and new[0] not in text_of(before)
+    assert f"docker pull registry.test:6443/packages/hello@{old[0]}" in text_of(before)
+
+
+def test_flake_that_has_moved_on(served: Served) -> None:
+    """An image that is not what the flake has any more is shown, and that is said."""
+    served.pull("packages/hello")
+    push(served)
+    served.get("/v2/packages/hello/tags/list")
+    text = text_of(served.get(PAGE))
+    assert "The flake has moved on" in text
+    served.pull("packages/hello")
+    assert "The flake has moved on" not in text_of(served.get(PAGE))
+
+
+def test_tag_that_is_past(served: Served) -> None:
+    """A tag that the flake has no more leads to its last image, by digest."""
+    old = served.digests("packages/hello", "2.12")[0]
+    push(served)
+    served.pull("packages/hello")
+    text = text_of(served.get(f"{PAGE}?tag=2.12"))
+    assert "has no tag 2.12 any more" in text
+    assert f"docker pull registry.test:6443/packages/hello@{old}" in text
+    assert "has no tag" not in text_of(served.get(f"{PAGE}?tag=3.0"))
+
+
+def test_layers_that_others_have(served: Served) -> None:
+    """A layer that another repository has leads there, and is told of in words."""
+    served.nix.packages["other"] = served.store.package("1", NEWER, name="other")
+    served.pull("packages/hello")
+    served.pull("packages/other")
+    page = served.get(PAGE).body.decode()
+    assert page.count('<a href="/-/images/packages/other">') == 1
+    assert "in other repositories as well" in page
+
+
+def test_pulls_over_time(served: Served) -> None:
+    """Pulls are counted for each day, in a chart and in words."""
+    manifest = served.digests("packages/hello")[0]
+    served.get(f"/v2/packages/hello/manifests/{manifest}", [("Accept", "*/*")])
+    served.clock.advance(86400.0)
+    served.pull("packages/hello")
+    served.clock.advance(10.0)
+    text = text_of(served.get(PAGE))
+    assert "3 pulls by tag and 1 by digest in 90 days" in text
+    assert "2023-11-15 1 0 2023-11-14 2 1" in text
+    served.clock.advance(100 * 86400.0)
+    assert "Nobody pulled it for 90 days" in text_of(served.get(PAGE))
+
+
+def test_hostile_image(tmp_path: Path) -> None:
+    """Whatever an image says of itself is shown as text, and is not too long."""
+    hostile = Recipe(
+        more={
+            "author": EVIL,
+            "config": {
+                "Env": [EVIL, "x" * 2**16],
+                "Labels": {EVIL: EVIL},
+                "Entrypoint": EVIL,
+                "ExposedPorts": {EVIL: {}},
+                "User": EVIL,
+            },
+            "history": [{"created_by": EVIL}, {"created_by": "y" * 2**19}],
+        }
+    )
+    with serving(tmp_path) as served:
+        served.nix.packages["hello"] = served.store.package("1", hostile, name="evil")
+        served.pull("packages/hello")
+        answer = served.get(PAGE)
+        assert EVIL.replace("\u202e", r"\u202e") in unescape(answer.body.decode())
+        assert b"<script>alert" not in answer.body
+        assert b"<b onclick" not in answer.body
+        assert len(answer.body) < 100_000
+        assert "\u202e".encode() not in answer.body
+
+
+def test_config_that_is_not_at_hand(served: Served) -> None:
+    """Where the configuration lies nowhere unpacked, the rest is shown all the same."""
+    config = served.digests("packages/hello")[1]
+    (path,) = served.state.rglob(config.removeprefix("sha256:"))
+    path.unlink()
+    answer = served.get(PAGE)
+    assert answer.status == 200
+    assert "does not lie here unpacked" in text_of(answer)
+    assert served.nix.count("build") == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "packages/nothing",
+        "packages/HELLO",
+        "other/hello",
+        "packages/hello/x",
+        "packages/hello/",
+        "%3Cscript%3E",
+        "packages%2Fhello%00",
+        "applications/nothing",
+        "applications/nothing/web",
+        "x" * 300,
+    ],
+)
+def test_name_that_nobody_knows(served: Served, path: str) -> None:
+    """What is not there is answered with what there is."""
+    served.pull("packages/hello")
+    served.get("/v2/_catalog")
+    answer = served.get(f"/-/images/{path}")
+    assert answer.status == 404
+    assert "packages/hello" in text_of(answer)
+    assert b"<script>" not in answer.body
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("tag=nothing", 404),
+        ("tag=%3Cscript%3E", 404),
+        ("digest=sha256:" + "0" * 64, 404),
+        ("digest=nonsense", 404),
+        ("digest=md5:0", 400),
+        ("tag=", 200),
+        ("platform=%3Cscript%3E", 200),
+        ("tag=%FF", 404),
+    ],
+)
+def test_query_that_makes_no_sense(served: Served, query: str, status: int) -> None:
+    """A tag or digest that is not there is answered with a page that says so."""
+    served.pull("packages/hello")
+    answer = served.get(f"{PAGE}?{query}")
+    assert answer.status == status
+    assert text_of(answer)
+    assert b"<script>" not in answer.body
+
+
+def test_application(served: Served) -> None:
+    """The page of an application lists its images, and what starts it."""
+    folder = served.store.folder("shop", {"web.tar.gz": archive(HELLO)})
+    served.nix.packages["shop"] = Package(None, {"containers": folder}, ["web.tar.gz"])
+    served.get("/v2/_catalog")
+    answer = served.get("/-/images/applications/shop")
+    assert answer.status == 200
+    assert '<a href="/-/images/applications/shop/web">' in answer.body.decode()
+    assert "/-/applications/shop/compose.yaml" in text_of(answer)
+    image = served.get("/-/images/applications/shop/web")
+    assert "has not been built yet" in text_of(image)
+    assert b'<a href="/-/images/applications/shop">shop</a>' in image.body
+    served.pull("applications/shop/web")
+    assert "latest" in text_of(served.get("/-/images/applications/shop/web"))
+
+
+def test_what_made_a_layer() -> None:
+    """A list of store paths is told by its names; a long command is cut."""
+    paths = [f"/nix/store/{'0' * 32}-{name}" for name in ("glibc-2.37", "hello-2.12")]
+    assert in_short(f"store paths: {paths}") == "glibc-2.37, hello-2.12"
+    assert in_short(f"COPY {paths[0]}") == f"COPY {paths[0]}"
+    assert in_short("x" * 1000) == "x" * 160 + "…"
+    assert in_short("") == ""
