@@ -64,6 +64,9 @@ class Wire(StringTransport):
         if self.slow and self.producer is not None:
             self.producer.pauseProducing()
 
+    def writeSequence(self, data: Iterable[bytes]) -> None:  # noqa: N802
+        self.write(b"".join(data))
+
     def getTcpKeepAlive(self) -> bool:  # noqa: N802
         return self.keep_alive
 

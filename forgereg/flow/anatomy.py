@@ -2,7 +2,7 @@
 Say what an image consists of: JSON of its manifest and config in, values out. Pure.
 
 What stands in them is whatever somebody's flake says: what makes no sense is not there,
-and what is too long is cut.
+what is too long is cut, and what would have a text look like another one is spelled out.
 
 Source: OCI image-spec v1.1, "Image Manifest", "Image Index", "Image Configuration".
 """
@@ -10,6 +10,7 @@ Source: OCI image-spec v1.1, "Image Manifest", "Image Index", "Image Configurati
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ from forgereg.oci.reference import Digest, parse_digest
 
 #: How long a text may be, in characters, and a list; what is more is not shown.
 _MAX_TEXT, _MAX_ITEMS = 2000, 500
+#: Control characters but for tabs and ends of lines, and what turns the direction of
+#: the text that follows.
+_DECEPTIVE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @frozen
@@ -180,7 +184,8 @@ def _list(value: Any) -> Sequence[Any]:
 
 def _text(value: Any) -> str:
     text = value if isinstance(value, str) else ""
-    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
+    text = text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
+    return _DECEPTIVE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _texts(value: Any) -> tuple[str, ...]:

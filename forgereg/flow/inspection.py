@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from attrs import define, evolve
@@ -92,7 +93,8 @@ class Inspection:
         if not revisions and package is None and entry is None:
             raise _unknown(name, listed)
         counts, pulls = await self._in_thread(self._count, name)
-        tags = _tags(package, flake.known_git_tags(), revisions, counts)
+        found = package, flake, revisions, counts, reference
+        tags = await self._in_thread(_tags, *found)
         reference = reference or next((line.tag for line in tags), Tag(LATEST))
         meant = _meant(reference, package, revisions)
         digest, tag = None if meant is None else meant.digest, None
@@ -209,6 +211,12 @@ class Inspection:
                 return platforms, each, manifest
         return platforms, None, top
 
+    def is_application(self, name: Name) -> bool:
+        """Whether a name is that of an application, rather than of an image."""
+        path = name.text.removeprefix(self._registry.flake_for(name).path)
+        family, _, word = path.partition("/")
+        return family == "applications" and word != "" and "/" not in word
+
     async def application(self, name: Name) -> Listed:
         """
         List the images of an application.
@@ -244,8 +252,13 @@ async def _recall(flake: Flake) -> tuple[str | None, list[dict[str, Any]] | None
 
 def _near(text: str, names: list[str]) -> list[str]:
     """Blocking, as it takes its time."""
-    near = get_close_matches(text[:255], names, n=_MOST_NEAR, cutoff=0.7)
-    return near or names[:_MOST_NEAR]
+    words = [name.rpartition("/")[2] for name in names]
+    word = text[:255].rpartition("/")[2]
+    near = get_close_matches(word, {*words}, n=_MOST_NEAR)
+    named = [
+        n for word in near for n, its in zip(names, words, strict=True) if its == word
+    ]
+    return (named or names)[:_MOST_NEAR]
 
 
 def _names(path: str, listed: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -294,20 +307,31 @@ def _no_tag(name: Name, tag: Tag, tags: Sequence[TagLine]) -> ManifestUnknown:
 
 def _tags(
     package: Package | None,
-    git_tags: Sequence[str] | None,
+    flake: Flake,
     revisions: Sequence[Revision],
     pulls: Mapping[Tag, int],
+    asked: object,
 ) -> tuple[TagLine, ...]:
-    """List tags: those of the flake, those that were pulled, those of git."""
-    known = [*map(Tag, package.tags if package else ())]
-    in_git = [*map(Tag, git_tags or ())]
+    """
+    List tags: those of the flake, those that were pulled, those of git. Blocking.
+
+    :param asked: is among those listed if it is among those known.
+    """
+    git_tags = flake.known_git_tags()
+    own = [*map(Tag, package.tags if package else ())]
+    there = {*own, *map(Tag, git_tags or ())}
     is_sure = package is not None and git_tags is not None
-    texts = [*known, *(each.tag for each in revisions), *in_git]
-    there = {*known, *in_git}
+    meant: dict[Tag, list[Revision]] = {}
+    for each in revisions:
+        meant.setdefault(each.tag, []).append(each)
+    # The flake's own come first, git's last: of those there may be very many.
+    known = dict.fromkeys((*own, *meant, *map(Tag, git_tags or ())))
+    listed = [*islice(known, _MOST_TAGS)]
+    listed += [tag for tag in known if tag == asked and tag not in listed]
     lines = []
-    for tag in [*dict.fromkeys(texts)][:_MOST_TAGS]:
-        meant = _meant(tag, package, revisions)
-        digest, since = (meant.digest, meant.since) if meant else (None, None)
+    for tag in listed:
+        now = _meant(tag, package, meant.get(tag, ()))
+        digest, since = (now.digest, now.since) if now else (None, None)
         # A revision of git is in no list.
         is_past = is_sure and tag not in there and not is_revision(tag.text)
         lines.append(TagLine(tag, digest, since, pulls.get(tag, 0), is_past))
@@ -322,9 +346,8 @@ def _meant(
         return next((each for each in revisions if each.digest == reference), None)
     mine = [each for each in revisions if each.tag == reference]
     now = package.derivation if package and reference.text in package.tags else None
-    return next(
-        (each for each in mine if each.derivation == now), next(iter(mine), None)
-    )
+    as_it_is_now = (each for each in mine if each.derivation == now)
+    return next(as_it_is_now, next(iter(mine), None))
 
 
 def _is_now(meant: Revision, package: Package | None, tag: Tag | None) -> bool:

@@ -378,7 +378,7 @@ def _offset(request: Request) -> int:
     said = request.requestHeaders.getRawHeaders(b"last-event-id", [b""])[-1]
     if said.isdigit() and len(said) <= 15:
         return int(said)
-    return _number(request, b"from")
+    return _number(request, b"from") if b"from" in request.args else 0
 
 
 def _number(request: Request, name: bytes) -> int:

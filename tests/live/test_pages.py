@@ -38,6 +38,10 @@ PAGES = {
     "home": "/?client=podman",
     "home-search": "/?q=app&kind=application",
     "home-nothing": "/?q=zzz",
+    "image": "/-/images/packages/hello",
+    "image-unbuilt": "/-/images/packages/hello-single",
+    "image-unknown": "/-/images/packages/nothing",
+    "builds": "/-/builds",
     "status": "/-/status",
     "missing": "/-/status/nothing",
 }
@@ -79,7 +83,7 @@ def test_search(chromium: Chromium, registry: Daemon) -> None:
         tab.check("home-found")
         tab.page.get_by_role("searchbox").fill("nothing is called so")
         expect(entries).to_have_count(0)
-        tab.check("home-nothing")
+        tab.check("home-typed-nothing")
 
 
 def test_keyboard(chromium: Chromium, registry: Daemon) -> None:
@@ -140,7 +144,13 @@ def test_status_of_what_has_gone(
         expect(tab.page.get_by_role("heading", name="Space")).to_be_visible()
 
 
-HOSTILE_PAGES = {"home": "/", "status": "/-/status"}
+HOSTILE_PAGES = {
+    "home": "/",
+    "image": "/-/images/packages/shouts",
+    "builds": "/-/builds",
+    "build": "",
+    "status": "/-/status",
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE_PAGES)
@@ -148,10 +158,12 @@ def test_hostile_words(chromium: Chromium, hostile: Daemon, name: str) -> None:
     """Whatever a flake, a build or an image says is text, and moves nothing."""
     for image in ("shouts", "fails"):
         hostile.ask(f"/v2/packages/{image}/manifests/latest")
+    failed = hostile.ask("/-/api/builds").json["builds"]
+    path = HOSTILE_PAGES[name] or f"/-/builds/{failed[0]['id']}"
     for look in (DESK, PHONE):
         with chromium.tab(look) as tab:
             open_home(tab, hostile)
-            tab.page.goto(address(hostile, HOSTILE_PAGES[name]))
+            tab.page.goto(address(hostile, path))
             tab.check(f"hostile-{name}")
             assert tab.page.evaluate("window.pwned") is None
             assert tab.page.locator("main img, main script").count() == 0
