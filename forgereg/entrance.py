@@ -35,6 +35,7 @@ from forgereg.web.home import Home
 from forgereg.web.hooks import MAX_BODY as HOOKS_BODY
 from forgereg.web.hooks import Hooks
 from forgereg.web.image import ImagePages
+from forgereg.web.ledger import Ledger
 from forgereg.web.login import MAX_BODY as LOGIN_BODY
 from forgereg.web.login import Login
 from forgereg.web.manifests import Manifests
@@ -105,15 +106,10 @@ class Entrance:
             self._overview,
             lambda: (len(self.site.channels), self.site.busy),
         )
-        self.site = RegistrySite(
-            self.api,
-            self._rooms(),
-            self.clients,
-            self.guard,
-            self._now,
-            self._metrics,
-            self._tracer,
+        ledger = Ledger(
+            self.clients, self.guard, self._now, self._metrics, self._tracer
         )
+        self.site = RegistrySite(self.api, self._rooms(), ledger)
 
     def _api(self) -> Api:
         settings = self._settings

@@ -17,10 +17,8 @@ from collections.abc import Callable
 from attrs import define, field, frozen
 from cachetools import LRUCache
 from twisted.web.http import Request, datetimeToString
-from twisted.web.http_headers import Headers
 
-from forgereg.lines import Answered
-from forgereg.metrics import Answers
+from forgereg.web.ledger import Entry
 
 #: How many answers are kept, and how long a head may be, in bytes.
 _MOST, _MAX_HEAD = 1000, 2**12
@@ -46,16 +44,12 @@ class Kept:
     """
     An answer.
 
-    :ivar told: what the access log has of it.
-    :ivar headers: of the request.
-    :ivar answers: where it is counted.
+    :ivar entry: what is to be told of it.
     """
 
     head: bytes
     body: bytes
-    told: Answered
-    headers: Headers
-    answers: Answers
+    entry: Entry
     _holds: Callable[[], bool]
 
     def pieces(self, request_id: str) -> list[bytes] | None:
@@ -90,8 +84,7 @@ class Memo:
         asked: bytes,
         request: Request,
         answer: Repeatable,
-        told: Answered,
-        answers: Answers,
+        entry: Entry,
     ) -> None:
         """Keep what has just been answered, whole."""
         lines = [
@@ -102,8 +95,7 @@ class Memo:
                 lines += [b"%b: %b" % (name, value) for value in values]
         body = answer.body if request.sentLength else b""
         head = b"\r\n".join([*lines, b"X-Request-Id: "])
-        headers = request.requestHeaders
-        self._kept[asked] = Kept(head, body, told, headers, answers, answer.holds)
+        self._kept[asked] = Kept(head, body, entry, answer.holds)
 
     def drop(self, asked: bytes) -> None:
         """Forget an answer that is another one now."""

@@ -67,7 +67,7 @@ def test_client_behind_a_proxy(served: Served, log: Log) -> None:
 
 def test_the_administrator(served: Served, log: Log, tmp_path: object) -> None:
     """Who shows the token is named admin; who shows something else is nobody."""
-    served.site._guard.token = "sesame"
+    served.site.ledger.guard.token = "sesame"
     for token in ("sesame", "mellon"):
         served.get("/v2/", [("Authorization", f"Bearer {token}")])
     served.get("/v2/")
