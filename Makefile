@@ -10,7 +10,7 @@ RUN_PACKAGES = $(VENV_PACKAGE) \
 	$(if $(shell command -v bwrap),,bubblewrap) \
 	$(if $(shell command -v busybox),,busybox-static) \
 	$(if $(shell command -v setpriv),,util-linux)
-TEST_PACKAGES = busybox-static caddy chromium containerd curl docker-compose docker.io fonts-dejavu-core \
+TEST_PACKAGES = busybox-static caddy chromium containerd curl docker-compose docker.io e2fsprogs fonts-dejavu-core \
 	git haproxy mount nginx openssl podman podman-compose procps prometheus runc skopeo \
 	systemd tini \
 	$(if $(shell command -v kubectl),,kubernetes-client)

@@ -34,7 +34,6 @@ from forgereg.web.guard import Clients, Guard
 from forgereg.web.home import Home
 from forgereg.web.hooks import MAX_BODY as HOOKS_BODY
 from forgereg.web.hooks import Hooks
-from forgereg.web.image import MAX_BODY as IMAGES_BODY
 from forgereg.web.image import ImagePages
 from forgereg.web.login import MAX_BODY as LOGIN_BODY
 from forgereg.web.login import Login
@@ -158,9 +157,7 @@ class Entrance:
         home = Home(self._catalogue, self.pages)
         images = ImagePages(
             self._inspection,
-            works,
             self.pages,
-            clients.name,
             settings.max_image_name_length,
             settings.max_tag_length,
         )
@@ -186,7 +183,7 @@ class Entrance:
             b"-/applications": Room(files.app.resource()),
             b"-/builds": Room(builds.app.resource(), BUILDS_BODY),
             b"-/hooks": Room(self.hooks.app.resource(), HOOKS_BODY),
-            b"-/images": Room(images.app.resource(), IMAGES_BODY),
+            b"-/images": Room(images.app.resource()),
             b"-/login": Room(login.app.resource(), LOGIN_BODY),
             b"metrics": Room(scrape.app.resource()),
             b"-/static": Room(self.pages.static.app.resource()),

@@ -38,10 +38,10 @@ from forgereg.flow.inspected import (
     Step,
     TagLine,
 )
-from forgereg.flow.packages import Package
+from forgereg.flow.meanings import find_meant, find_past, is_now, list_tags
 from forgereg.flow.registry import Registry
 from forgereg.flow.threads import InThread
-from forgereg.nix.refs import LATEST, commit_url, content_of, is_revision, revision_of
+from forgereg.nix.refs import LATEST, commit_url, content_of, revision_of
 from forgereg.oci.errors import ManifestUnknown, NameUnknown
 from forgereg.oci.manifest import Manifest
 from forgereg.oci.media import INDEXES
@@ -52,9 +52,9 @@ from forgereg.records.revisions import Making, Revision, Revisions
 
 #: How large a config may be that is shown, in bytes.
 _MAX_CONFIG = 2**20
-#: How many tags are listed, how many images that a tag has meant, how many other
-#: repositories that have a layer, and how many names one may have meant.
-_MOST_TAGS, _MOST_STEPS, _MOST_OTHERS, _MOST_NEAR = 200, 20, 5, 10
+#: How many images that a tag has meant are listed, how many other repositories that
+#: have a layer, and how many names one may have meant.
+_MOST_STEPS, _MOST_OTHERS, _MOST_NEAR = 20, 5, 10
 
 
 @define(eq=False)
@@ -92,9 +92,15 @@ class Inspection:
         if not revisions and package is None and entry is None:
             raise _unknown(name, listed)
         counts, pulls = await self._in_thread(self._count, name)
-        tags = _tags(package, flake.known_git_tags(), revisions, counts)
+
+        def list_all() -> tuple[TagLine, ...]:
+            # There, as git may have very many.
+            git_tags = flake.known_git_tags()
+            return list_tags(package, git_tags, revisions, counts, reference)
+
+        tags = await self._in_thread(list_all)
         reference = reference or next((line.tag for line in tags), Tag(LATEST))
-        meant = _meant(reference, package, revisions)
+        meant = find_meant(reference, package, revisions)
         digest, tag = None if meant is None else meant.digest, None
         if isinstance(reference, Digest):
             digest = reference
@@ -104,14 +110,14 @@ class Inspection:
                 raise _no_tag(name, tag, tags)
         image, steps = None, tuple[Step, ...]()
         if digest is not None:
-            past = _past(meant, revisions)
+            past = find_past(meant, revisions, _MOST_STEPS + 1)
             look = partial(self._look, name, digest, past, platform, flake)
             image, steps = await self._in_thread(look)
             if image is None:
                 raise ManifestUnknown(f"{name} has no manifest {digest}")
             image = await self._configured(name, image)
         is_past = any(line.is_past and line.tag == tag for line in tags)
-        is_behind = meant is not None and not _is_now(meant, package, tag)
+        is_behind = meant is not None and not is_now(meant, package, tag)
         build = None if tag is None else self._registry.waiting_for(name, tag)
         about = _description(entry)
         return Inspected(
@@ -209,6 +215,12 @@ class Inspection:
                 return platforms, each, manifest
         return platforms, None, top
 
+    def is_application(self, name: Name) -> bool:
+        """Whether a name is that of an application, rather than of an image."""
+        path = name.text.removeprefix(self._registry.flake_for(name).path)
+        family, _, word = path.partition("/")
+        return family == "applications" and word != "" and "/" not in word
+
     async def application(self, name: Name) -> Listed:
         """
         List the images of an application.
@@ -295,56 +307,6 @@ def _no_tag(name: Name, tag: Tag, tags: Sequence[TagLine]) -> ManifestUnknown:
         f"{name} is not known to have a tag {shown(tag.text)}; those that are known:"
         f" {some}."
     )
-
-
-def _tags(
-    package: Package | None,
-    git_tags: Sequence[str] | None,
-    revisions: Sequence[Revision],
-    pulls: Mapping[Tag, int],
-) -> tuple[TagLine, ...]:
-    """List tags: those of the flake, those that were pulled, those of git."""
-    known = [*map(Tag, package.tags if package else ())]
-    in_git = [*map(Tag, git_tags or ())]
-    is_sure = package is not None and git_tags is not None
-    texts = [*known, *(each.tag for each in revisions), *in_git]
-    there = {*known, *in_git}
-    lines = []
-    for tag in [*dict.fromkeys(texts)][:_MOST_TAGS]:
-        meant = _meant(tag, package, revisions)
-        digest, since = (meant.digest, meant.since) if meant else (None, None)
-        # A revision of git is in no list.
-        is_past = is_sure and tag not in there and not is_revision(tag.text)
-        lines.append(TagLine(tag, digest, since, pulls.get(tag, 0), is_past))
-    return tuple(sorted(lines, key=lambda line: line.tag.text != LATEST))
-
-
-def _meant(
-    reference: Tag | Digest, package: Package | None, revisions: Sequence[Revision]
-) -> Revision | None:
-    """Give the image that is meant: as the flake is now, or else the last one."""
-    if isinstance(reference, Digest):
-        return next((each for each in revisions if each.digest == reference), None)
-    mine = [each for each in revisions if each.tag == reference]
-    now = package.derivation if package and reference.text in package.tags else None
-    return next(
-        (each for each in mine if each.derivation == now), next(iter(mine), None)
-    )
-
-
-def _is_now(meant: Revision, package: Package | None, tag: Tag | None) -> bool:
-    """Whether an image is what the flake has now, as far as that is known."""
-    if package is None or tag is None or tag.text not in package.tags:
-        return True
-    return meant.derivation == package.derivation
-
-
-def _past(meant: Revision | None, revisions: Sequence[Revision]) -> list[Revision]:
-    """Give what a tag means and has meant before that, the newest first."""
-    if meant is None:
-        return []
-    mine = [each for each in revisions if each.tag == meant.tag]
-    return mine[mine.index(meant) :][: _MOST_STEPS + 1]
 
 
 def _commit(making: Making | None, flake: Flake) -> Commit | None:

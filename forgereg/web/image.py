@@ -5,11 +5,9 @@ Show an image to people, below ``/-/images/``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import date, timedelta
 from http import HTTPStatus
 from typing import Any, Protocol
-from urllib.parse import parse_qs, quote
 
 from attrs import define, frozen
 from klein import Klein
@@ -18,19 +16,14 @@ from werkzeug.routing import PathConverter
 
 from forgereg.flow.anatomy import Part
 from forgereg.flow.inspected import Built, Inspected, Listed, PullDays
-from forgereg.flow.report import Report
-from forgereg.nix.refs import LATEST
-from forgereg.oci.errors import NameInvalid, NameUnknown, RequestInvalid
+from forgereg.oci.errors import NameInvalid, NameUnknown
 from forgereg.oci.reference import Digest, Name, Tag, parse_name, parse_reference
 from forgereg.records.revisions import Sharing
-from forgereg.web.answer import whole
 from forgereg.web.commands import commands, compose_command
 from forgereg.web.drawing import Column, Stretch, columns, stretches
 from forgereg.web.host import is_secure
 from forgereg.web.pages import Pages, tell_errors
 
-#: How large a form may be that is sent, in bytes.
-MAX_BODY = 2**12
 #: How many layers are listed, and how many characters of what made one.
 _MOST_LAYERS, _MOST_MADE = 300, 160
 #: How dockerTools lists what is in a layer.
@@ -46,18 +39,14 @@ class Inspection(Protocol):
     ) -> Inspected:
         """Tell of an image."""
 
+    def is_application(self, name: Name) -> bool:
+        """Whether a name is that of an application."""
+
     async def application(self, name: Name) -> Listed:
         """List the images of an application."""
 
     async def near(self, text: str) -> list[str]:
         """List names that are known."""
-
-
-class Works(Protocol):
-    """What can be done about images."""
-
-    async def start(self, image: str, client: str) -> Report:
-        """Build an image, or join the build that runs."""
 
 
 @frozen
@@ -117,9 +106,7 @@ class ImagePages:
     """
 
     _inspection: Inspection
-    _works: Works
     _pages: Pages
-    _client_of: Callable[[Request], str]
     _max_name_length: int
     _max_tag_length: int
 
@@ -132,7 +119,7 @@ class ImagePages:
         """Show an image, or an application."""
         try:
             name = parse_name(path, self._max_name_length)
-            if name.components[-2:-1] == ("applications",):
+            if self._inspection.is_application(name):
                 listed = await self._inspection.application(name)
                 return await self._pages.show(
                     request, "application", it=listed, start=self._start(request, name)
@@ -147,19 +134,6 @@ class ImagePages:
                 request, "unknown", message=e.detail, names=near
             )
         return await self._pages.show(request, "image", **self._values(request, it))
-
-    @app.route("/-/images/<several:path>", methods=["POST"])
-    async def build(self, request: Request, path: str) -> bytes:
-        """Have an image built, and show the build."""
-        self._pages.guard.check(request)
-        name = parse_name(path, self._max_name_length)
-        tag = parse_reference(_sent(request, "tag") or LATEST, self._max_tag_length)
-        if not isinstance(tag, Tag):
-            raise RequestInvalid("a digest cannot be built: name a tag")
-        report = await self._works.start(f"{name}:{tag}", self._client_of(request))
-        request.setResponseCode(HTTPStatus.SEE_OTHER)
-        request.setHeader("Location", f"/-/builds/{quote(report.id, safe='')}")
-        return whole(request, "text/plain", b"")
 
     def _reference(self, request: Request) -> Tag | Digest | None:
         text = _word(request, b"digest") or _word(request, b"tag")
@@ -247,19 +221,6 @@ def chart_of(pulls: PullDays) -> Chart:
         sum(pulls.by_tag),
         sum(pulls.by_digest),
     )
-
-
-def _sent(request: Request, name: str) -> str:
-    """Give what a form says."""
-    body = request.content.read(MAX_BODY + 1) if request.content else b""
-    if len(body) > MAX_BODY:
-        raise RequestInvalid(f"no more than {MAX_BODY} bytes are read")
-    try:
-        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
-    except ValueError as e:
-        raise RequestInvalid("what was sent is no form of this page") from e
-    said: str = fields.get(name, [""])[-1]
-    return said.strip()
 
 
 def _word(request: Request, name: bytes) -> str:

@@ -144,6 +144,17 @@ def test_git_tags(served: Served) -> None:
     assert look(served, Tag("v1")).is_past
 
 
+def test_thousands_of_git_tags(served: Served) -> None:
+    """Of very many tags some are listed, and the one that is asked for is among them."""
+    revision = served.nix.revision
+    served.nix.refs = {f"refs/tags/v{n:04}": revision for n in range(3000)}
+    served.pull("packages/hello")
+    served.get("/v2/packages/hello/tags/list")
+    tags = [line.tag.text for line in look(served, Tag("v2999")).tags]
+    assert tags[:3] == ["latest", "2.12", "v0000"] and tags[-1] == "v2999"
+    assert len(tags) < 300
+
+
 def test_image_that_was_let_go_of(served: Served) -> None:
     """An image that a sweep let go of is told of as one that was never built."""
     served.pull("packages/hello")

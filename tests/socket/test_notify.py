@@ -28,7 +28,7 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
 def looked_after(folder: Path, **env: str) -> AbstractContextManager[Daemon]:
     """Start a registry as systemd does."""
     told = {"NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "400000"}
-    return registry(folder, FLAKE, port=None, listener=None, **told, **env)
+    return registry(folder, FLAKE, port=None, listener=None, twistd=(), **told, **env)
 
 
 def hear(manager: socket.socket, word: str) -> str:
