@@ -20,7 +20,6 @@ from forgereg.logs import logger
 from forgereg.oci.errors import Forbidden, RequestInvalid
 from forgereg.web.answer import whole
 from forgereg.web.guard import Clients, is_own_page
-from forgereg.web.host import is_secure
 from forgereg.web.pages import Pages, tell_errors
 from forgereg.web.session import Sessions
 
@@ -72,7 +71,6 @@ class Login:
             wrong=wrong,
             has_token=bool(self._token()),
             is_known=self._sessions.is_known(request),
-            is_secure=is_secure(request, self._clients),
         )
 
     @app.route(LOGIN, methods=["POST"])
