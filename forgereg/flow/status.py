@@ -232,7 +232,6 @@ class Overview:
                 "State directory's disk",
                 None if disk is None else disk.total - disk.free,
                 0 if disk is None else disk.total,
-                note="" if disk is None else f"{disk.free / 2**30:.1f} GiB are free",
             ),
             Space(
                 "Unpacked layers",
