@@ -53,19 +53,28 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
-def visible(text: str) -> str:
+def visible(text: str, but: str = "") -> str:
     """
     Write any text so that it neither leaves its line nor plays tricks on who reads it.
 
     What cannot be seen (control characters, what turns the direction of writing, halves
     of surrogate pairs) is written as in a Python string.
+
+    :param but: characters that may stay nevertheless.
     """
     if text.isprintable():
         return text
     return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode()
+        each
+        if each.isprintable() or each in but
+        else each.encode("unicode_escape").decode()
         for each in text
     )
+
+
+#: What cannot be seen either, and does no harm in a page: blanks, ends of lines, and
+#: what joins emoji.
+HARMLESS = "\t\n\u00a0\u200d\u2009\u202f\u3000"
 
 
 def message(event: LogEvent, most: int = _MOST_TEXT) -> str:

@@ -19,6 +19,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from forgereg.lines import visible
+
 if TYPE_CHECKING:
     from forgereg.cli.remote import Build
 
@@ -31,12 +33,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 def clean(line: str) -> str:
     """Write out what a terminal would obey, such as escapes; leave out colours."""
-    if line.isprintable():
-        return line
-    return "".join(
-        c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode()
-        for c in _COLOUR.sub("", line)
-    )
+    return visible(line if line.isprintable() else _COLOUR.sub("", line), "\t")
 
 
 def describe(build: Build) -> str:

@@ -10,21 +10,18 @@ Source: OCI image-spec v1.1, "Image Manifest", "Image Index", "Image Configurati
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import field, frozen
 
+from forgereg.lines import HARMLESS, visible
 from forgereg.oci.errors import DigestInvalid
 from forgereg.oci.manifest import Manifest
 from forgereg.oci.reference import Digest, parse_digest
 
 #: How long a text may be, in characters, and a list; what is more is not shown.
 _MAX_TEXT, _MAX_ITEMS = 2000, 500
-#: Control characters but for tabs and ends of lines, and what turns the direction of
-#: the text that follows.
-_DECEPTIVE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @frozen
@@ -185,7 +182,7 @@ def _list(value: Any) -> Sequence[Any]:
 def _text(value: Any) -> str:
     text = value if isinstance(value, str) else ""
     text = text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
-    return _DECEPTIVE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return visible(text, HARMLESS)
 
 
 def _texts(value: Any) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from forgereg.flow.flakes import Flake
 from forgereg.flow.once import Once
 from forgereg.flow.registry import Registry
 from forgereg.flow.threads import InThread
+from forgereg.lines import HARMLESS, visible
 from forgereg.logs import logger
 from forgereg.oci.errors import EvaluationFailed, RegistryError
 from forgereg.oci.reference import is_name
@@ -404,7 +405,6 @@ def is_link(text: str) -> bool:
 
 
 def _shown(text: str, most: int) -> str:
-    """Give a text on one line, without what controls terminals, cut if it is long."""
-    words = " ".join(text.split())
-    plain = "".join(c for c in words if c >= " " and not "\x7f" <= c <= "\x9f")
+    """Give a text on one line, with nothing hidden in it, cut if it is long."""
+    plain = visible(" ".join(text[: 2 * most].split()), HARMLESS)
     return plain if len(plain) <= most else f"{plain[: most - 1]}…"

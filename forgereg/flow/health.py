@@ -231,7 +231,7 @@ class Ground:
 
     async def _disk(self) -> str:
         free = await self.in_thread(look_at_disk, self.blobs.root)
-        return f"can be written, {free / 1e9:.1f} GB are free"
+        return f"can be written, {free / 2**30:.1f} GiB are free"
 
     async def _nix(self) -> str:
         said: deque[bytes] = deque(maxlen=20)
@@ -248,7 +248,7 @@ class Ground:
     async def _blobs(self) -> str:
         if not self.blobs.is_surveyed:
             raise Unwell("what there is has not been counted yet")
-        return f"{self.blobs.bytes / 1e9:.1f} GB"
+        return f"{self.blobs.bytes / 2**20:,.0f} MiB"
 
 
 async def _flake(flake: Flake) -> str:

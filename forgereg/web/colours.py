@@ -13,12 +13,11 @@ from rich.ansi import AnsiDecoder
 from rich.color import Color, ColorSystem
 from rich.style import Style
 
+from forgereg.lines import HARMLESS, visible
 from forgereg.nix.events import coloured
 
 #: How much of a line is shown, in characters.
 MOST_SHOWN = 4000
-#: Not printable to Python, and harmless: those that join emoji, and blanks.
-_HARMLESS = "\t\n\u00a0\u200d\u2009\u202f\u3000"
 
 #: Text and its classes, one after another.
 Pieces = list[tuple[str, str]]
@@ -33,29 +32,21 @@ def pieces(line: str) -> Pieces:
     """
     line = coloured(line)
     if "\x1b" not in line:
-        return [(visible(line[:MOST_SHOWN]), "")] if line else []
+        return [(visible(line[:MOST_SHOWN], HARMLESS), "")] if line else []
     text = AnsiDecoder().decode_line(line)
     text.truncate(MOST_SHOWN)
     found: Pieces = []
     end = 0
     for span in text.spans:
         if span.start > end:
-            found.append((visible(text.plain[end : span.start]), ""))
+            found.append((visible(text.plain[end : span.start], HARMLESS), ""))
         style = span.style if isinstance(span.style, Style) else Style()
-        found.append((visible(text.plain[span.start : span.end]), _classes(style)))
+        found.append(
+            (visible(text.plain[span.start : span.end], HARMLESS), _classes(style))
+        )
         end = span.end
     rest = text.plain[end:]
-    return [*found, (visible(rest), "")] if rest else found
-
-
-def visible(text: str) -> str:
-    """Write out what cannot be seen, or turns around what can."""
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() or c in _HARMLESS else c.encode("unicode_escape").decode()
-        for c in text
-    )
+    return [*found, (visible(rest, HARMLESS), "")] if rest else found
 
 
 @lru_cache(1000)

@@ -21,10 +21,10 @@ from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from forgereg.flow.threads import InThread
+from forgereg.lines import HARMLESS, visible
 from forgereg.logs import logger
 from forgereg.oci.errors import Forbidden, RegistryError, RequestInvalid
 from forgereg.web.answer import break_off, whole
-from forgereg.web.colours import visible
 from forgereg.web.guard import Clients, Guard
 from forgereg.web.host import host_of, is_secure
 from forgereg.web.problem import describe
@@ -76,7 +76,8 @@ class Pages:
         self._templates.globals["asset"] = self.static.address
         filters = self._templates.filters
         filters["size"] = partial(filters["filesizeformat"], binary=True)
-        filters |= {"duration": duration, "instant": instant, "visible": visible}
+        filters |= {"age": age, "duration": duration, "instant": instant}
+        filters["visible"] = partial(visible, but=HARMLESS)
 
     async def show(self, request: Request, template: str, **values: Any) -> bytes:
         """
@@ -185,6 +186,16 @@ def duration(seconds: float) -> str:
     if hours < 48:
         return f"{hours} h {minutes} min"
     return f"{hours // 24} d {hours % 24} h"
+
+
+def age(seconds: float) -> str:
+    """Write how long ago something was for people, such as ``5 min ago``."""
+    if seconds < 1:
+        return "just now"
+    for unit, length, most in (("s", 1, 60), ("min", 60, 60), ("h", 3600, 48)):
+        if seconds < most * length:
+            return f"{seconds // length:.0f} {unit} ago"
+    return f"{seconds // 86400:.0f} days ago"
 
 
 def instant(at: float) -> str:

@@ -123,7 +123,7 @@ def test_text_that_looks_like_another() -> None:
     """What turns a text round, or rings a bell, is spelled out."""
     config = {"config": {"Cmd": ["\u202egnp.exe", "\x1b[31m\tred\n", "שלום"]}}
     read = read_config(json.dumps(config).encode())
-    assert read.cmd == ("\\u202egnp.exe", "\\u001b[31m\tred\n", "שלום")
+    assert read.cmd == ("\\u202egnp.exe", "\\x1b[31m\tred\n", "שלום")
 
 
 json_values = st.recursive(

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forgereg.web.colours import MOST_SHOWN, pieces, visible
+from forgereg.lines import HARMLESS, visible
+from forgereg.web.colours import MOST_SHOWN, pieces
 
 
 @pytest.mark.parametrize(
@@ -55,4 +56,4 @@ def test_long_line() -> None:
 
 def test_visible() -> None:
     """Text of several lines stays so, and marks that turn it around are written out."""
-    assert visible("one\n\ttwo\u200f") == "one\n\ttwo\\u200f"
+    assert visible("one\n\ttwo\u200f", HARMLESS) == "one\n\ttwo\\u200f"

@@ -100,7 +100,7 @@ def test_hostile_words(served: Served) -> None:
     page = _Page(html)
     scripts = [said.get("src") for tag, said in page.tags if tag == "script"]
     assert all(src and src.startswith("/-/static/") for src in scripts)
-    assert f"{script} \u202egnp.exe \" ' &amp;" in page.text
+    assert f"{script} \\u202egnp.exe \" ' &amp;" in page.text
     assert "javascript:" not in html
     assert "\x1b" not in html
 
