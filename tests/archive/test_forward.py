@@ -65,7 +65,7 @@ def none_below(name: str) -> BinaryIO:
     raise AssertionError(f"{name} was opened below a file")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(1, 5000), min_size=1, max_size=5),
     st.sampled_from(

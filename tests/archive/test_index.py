@@ -414,7 +414,7 @@ WHOLE = tar(ENTRIES)
 READ = read(WHOLE)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, len(WHOLE) - 1), st.sampled_from(sorted(PACKS)))
 def test_layout_that_was_cut(length: int, pack: str) -> None:
     """An OCI archive that was cut anywhere is refused or whole."""
@@ -423,7 +423,7 @@ def test_layout_that_was_cut(length: int, pack: str) -> None:
     assert read_or_refuse(packed[: length % len(packed)]) in (None, READ)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.integers(0, len(WHOLE) - 1), st.integers(0, 7), st.sampled_from([plain, gz]))
 def test_layout_in_which_a_bit_flips(position: int, bit: int, pack: Pack) -> None:
     """Where a bit is wrong, no other manifest or layer is ever served."""
@@ -469,7 +469,7 @@ _said = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(_said, _said, st.booleans())
 def test_json_of_any_shape(value: Any, more: Any, in_index: bool) -> None:
     """An index or a manifest of whatever shape is read or refused, and nothing else."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from attrs import frozen
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from forgereg.archive import layout
@@ -438,14 +438,12 @@ def read_or_refuse(found: Members) -> None:
         assert str(e).encode()
 
 
-@settings(deadline=None)
 @given(st.one_of(_values, st.lists(st.one_of(_entries, _values), max_size=3)))
 def test_manifest_json_of_any_shape(value: Any) -> None:
     """A manifest.json of whatever shape is read or refused, and nothing else."""
     read_or_refuse(members(ring=Link("ring")) | {"manifest.json": as_json(value)})
 
 
-@settings(deadline=None)
 @given(_values, st.one_of(st.just(["a.tar"]), st.just([])))
 def test_config_of_any_shape(value: Any, layers: list[str]) -> None:
     """A config of whatever shape is read or refused, and nothing else."""
@@ -454,7 +452,6 @@ def test_config_of_any_shape(value: Any, layers: list[str]) -> None:
         read_or_refuse(members(**{"manifest.json": listed, "c.json": as_json(said)}))
 
 
-@settings(deadline=None)
 @given(st.binary())
 def test_manifest_json_of_any_bytes(data: bytes) -> None:
     """A manifest.json of whatever bytes is read or refused, and nothing else."""

@@ -9,7 +9,7 @@ import time
 from typing import BinaryIO, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from forgereg.archive.readahead import CHUNK, ReadAhead
@@ -58,7 +58,6 @@ def test_bytes_come_as_they_are_in_the_file(size: int, limit: int) -> None:
         assert whole(ahead, limit) == data
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=9), max_size=9), st.integers(1, 10))
 def test_pieces_do_not_depend_on_how_the_file_is_read(
     pieces: list[bytes], limit: int

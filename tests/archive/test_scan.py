@@ -179,7 +179,7 @@ def test_only_blobs_of_images_are_kept() -> None:
     assert set(found.blobs) == {A.hex, sha256_hex(config_in(entries))}
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.sampled_from(
         [build_image_from_pulled, build_layered_image, docker_save_20, podman_save]

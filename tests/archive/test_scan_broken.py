@@ -81,7 +81,7 @@ def test_file_that_is_no_archive(data: bytes, reason: str) -> None:
         read(data)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.binary(max_size=2000), st.sampled_from(["raw", "ustar", *PACKS]))
 def test_garbage(data: bytes, wrapped: str) -> None:
     """Garbage is refused, packed or not."""
@@ -115,14 +115,14 @@ def test_plain_archive_that_was_cut(write: Any) -> None:
         assert found is None or length > needed
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, len(ARCHIVE) - 1), st.sampled_from(sorted(PACKS)))
 def test_archive_that_was_cut_somewhere(length: int, pack: str) -> None:
     """An archive that was cut before it was packed is refused or is whole."""
     assert read_or_refuse(PACKS[pack](ARCHIVE[:length])) in (None, FOUND)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data(), st.sampled_from([gz, zst, xz]))
 def test_bits_that_flip_in_a_packed_archive(data: st.DataObject, pack: Pack) -> None:
     """The checksum tells a packed archive in which a bit is wrong."""
@@ -130,7 +130,7 @@ def test_bits_that_flip_in_a_packed_archive(data: st.DataObject, pack: Pack) -> 
     assert read_or_refuse(archive) in (None, FOUND)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data())
 def test_bits_that_flip_in_a_plain_archive(data: st.DataObject) -> None:
     """No layer in which a bit is wrong is ever served."""

@@ -245,7 +245,7 @@ _tails = st.one_of(st.just(b""), st.binary(min_size=126, max_size=126))
 _members = st.builds(header, _names, _types, _sizes, _contents, _tails)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.lists(st.one_of(_members, st.just(FILLER)), min_size=1, max_size=4),
     st.sampled_from(sorted(PACKS)),

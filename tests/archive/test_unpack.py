@@ -51,7 +51,7 @@ def test_file_that_is_gone(tmp_path: Path) -> None:
         open_unpacked(tmp_path / "gone")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.binary(max_size=9), max_size=4), st.integers(0, 9))
 def test_xz_of_several_streams(parts: list[bytes], padding: int) -> None:
     """An xz file may have several streams, and padding between and after them."""

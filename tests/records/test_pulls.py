@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from forgereg.oci.descriptor import Descriptor, Image, Place
@@ -294,7 +294,6 @@ remembered = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(remembered, st.sampled_from([source(d, a) for d in "de" for a in "xyz"]))
 def test_what_is_kept_stays_whole(
     each: list[tuple[Name, Source, Tag, list[str]]], victim: Source

@@ -37,7 +37,7 @@ def lines() -> Iterator[Callable[..., Line]]:
         yield line
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     parts=st.lists(st.binary(max_size=9) | STRETCH, max_size=4),
     cached=st.lists(st.booleans(), max_size=12),
