@@ -4,23 +4,12 @@ Put together what answers HTTP: the API, the pages, and what else has a path.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from attrs import define, field
-from twisted.internet.interfaces import IReactorTime
 
 from forgereg.config import TABLE, Row, Settings
-from forgereg.flow.applications import Applications
-from forgereg.flow.catalogue import Catalogue
-from forgereg.flow.health import Health
-from forgereg.flow.inspection import Inspection
-from forgereg.flow.registry import Registry
-from forgereg.flow.status import Overview
-from forgereg.flow.threads import InThread
-from forgereg.flow.works import Works
 from forgereg.lines import masked
-from forgereg.metrics import Metrics
-from forgereg.traces import Tracer
+from forgereg.parts import Parts
+from forgereg.secrets import Secrets
 from forgereg.values import written
 from forgereg.web.api import Api
 from forgereg.web.applications import ApplicationFiles
@@ -52,27 +41,9 @@ from forgereg.web.tombstone import Tombstones
 
 @define(eq=False)
 class Entrance:
-    """
-    All that clients can ask, and who they are.
+    """All that clients can ask, and who they are."""
 
-    :ivar now: gives seconds since the epoch.
-    :ivar new_id: gives names for incidents, each time another one.
-    """
-
-    _settings: Settings
-    _registry: Registry
-    _works: Works
-    _health: Health
-    _overview: Overview
-    _applications: Applications
-    _catalogue: Catalogue
-    _inspection: Inspection
-    _clock: IReactorTime
-    _now: Callable[[], float]
-    _new_id: Callable[[], str]
-    _in_thread: InThread
-    _metrics: Metrics
-    _tracer: Tracer
+    _parts: Parts
     guard: Guard = field(init=False, factory=Guard)
     clients: Clients = field(init=False, factory=Clients)
     codings: Codings = field(init=False)
@@ -85,49 +56,51 @@ class Entrance:
     site: RegistrySite = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        parts, machine = self._parts, self._parts.machine
         self.codings = Codings(self.clients)
         self.api = self._api()
-        self.api.tracer = self._tracer
-        self.hooks = Hooks(None, self._works.pushed, self._new_id)
-        self.sessions = Sessions(lambda: self.guard.token, self.clients, self._now)
-        self.streams = Streams(self._clock)
+        self.api.tracer = machine.tracer
+        self.hooks = Hooks(None, parts.works.pushed, machine.new_id)
+        self.sessions = Sessions(lambda: self.guard.token, self.clients, machine.now)
+        self.streams = Streams(machine.clock)
         self.guard.has_session = self.sessions.is_known
-        self.guard.is_told = self._settings.port.startswith("haproxy:")
+        self.guard.is_told = parts.settings.port.startswith("haproxy:")
         self.pages = Pages(
             Static(),
             self.clients,
             self.guard,
-            self._in_thread,
-            self._now,
-            self._new_id,
+            machine.in_thread,
+            machine.now,
+            machine.new_id,
         )
         self.status = StatusPage(
             self.pages,
-            self._overview,
+            parts.overview,
             lambda: (len(self.site.channels), self.site.busy),
         )
         ledger = Ledger(
-            self.clients, self.guard, self._now, self._metrics, self._tracer
+            self.clients, self.guard, machine.now, machine.metrics, machine.tracer
         )
         self.site = RegistrySite(self.api, self._rooms(), ledger)
 
     def _api(self) -> Api:
-        settings = self._settings
+        parts, machine = self._parts, self._parts.machine
+        settings = parts.settings
         api = Api(
-            self._registry,
+            parts.registry,
             Manifests(
-                self._registry,
-                Tombstones(self._clock.seconds),
+                parts.registry,
+                Tombstones(machine.clock.seconds),
                 self.clients,
-                self._clock,
-                self._now,
+                machine.clock,
+                machine.now,
             ),
             self.clients,
             self.codings,
-            self._clock,
+            machine.clock,
             settings.max_image_name_length,
             settings.max_tag_length,
-            self._new_id,
+            machine.new_id,
         )
         # systemd keeps the socket open while the next process starts.
         port = settings.port.removeprefix("haproxy:")
@@ -135,30 +108,31 @@ class Entrance:
         return api
 
     def _rooms(self) -> dict[bytes, Room]:
-        settings, works, clients = self._settings, self._works, self.clients
-        control = Control(works, self.guard.check, clients.name, self._new_id)
+        parts, machine = self._parts, self._parts.machine
+        settings, works, clients = parts.settings, parts.works, self.clients
+        control = Control(works, self.guard.check, clients.name, machine.new_id)
         files = ApplicationFiles(
-            self._applications,
-            self._registry,
+            parts.applications,
+            parts.registry,
             clients,
-            self._clock,
-            self._now,
+            machine.clock,
+            machine.now,
             lambda: self.api.limits,
             settings.max_image_name_length,
             settings.max_tag_length,
-            self._new_id,
+            machine.new_id,
         )
-        scrape = Scrape(self._metrics, self._in_thread, self._new_id)
-        probes = Room(Probes(self._health, self._new_id).app.resource())
-        home = Home(self._catalogue, self.pages)
+        scrape = Scrape(machine.metrics, machine.in_thread, machine.new_id)
+        probes = Room(Probes(parts.health, machine.new_id).app.resource())
+        home = Home(parts.catalogue, self.pages)
         images = ImagePages(
-            self._inspection,
+            parts.inspection,
             self.pages,
             settings.max_image_name_length,
             settings.max_tag_length,
         )
         login = Login(
-            self.pages, self.sessions, lambda: self.guard.token, clients, self._clock
+            self.pages, self.sessions, lambda: self.guard.token, clients, machine.clock
         )
         builds = BuildPages(
             self.pages,
@@ -167,9 +141,9 @@ class Entrance:
             clients,
             lambda: bool(self.guard.token),
             self.sessions.is_known,
-            self._clock,
-            self._now,
-            self._in_thread,
+            machine.clock,
+            machine.now,
+            machine.in_thread,
         )
         return {
             b"": Room(home.app.resource()),
@@ -190,19 +164,20 @@ class Entrance:
         """Keep nobody any longer who only watches."""
         self.streams.stop()
 
-    def apply(
-        self, settings: Settings, admin_token: str | None, hook_secret: str | None
-    ) -> None:
-        """Go by other settings from now on, as far as that needs no restart."""
-        self.guard.token, self.hooks.secret = admin_token, hook_secret
+    def apply(self, settings: Settings, secrets: Secrets) -> None:
+        """
+        Go by other settings from now on, as far as that needs no restart.
+
+        :param settings: as they are set, some for after a restart; the parts have them
+            already.
+        """
+        self.guard.token, self.hooks.secret = secrets.admin_token, secrets.hook_secret
         self.clients.proxies = settings.trusted_proxies
         self.clients.fast = settings.fast_networks
         self.codings.mode = settings.transfer_coding
         self.api.limits = Limits(settings.max_hold, settings.redirect_hold)
-        self.status.settings = [
-            _shown(row, settings if row.live else self._settings, settings)
-            for row in TABLE
-        ]
+        now = self._parts.settings
+        self.status.settings = [_shown(row, now, settings) for row in TABLE]
 
 
 def _shown(row: Row, now: Settings, given: Settings) -> Setting:
@@ -212,8 +187,7 @@ def _shown(row: Row, now: Settings, given: Settings) -> Setting:
     :param given: what holds after a restart.
     """
     value, next_value = getattr(now, row.name), getattr(given, row.name)
-    # Some depend on the machine, and are nobody's choice there.
-    # What depends on the machine is shown beside what somebody has set.
+    # Defaults with braces depend on the machine, and are shown beside what is set.
     is_usual = "{" not in row.default and value == row.read(row.default)
     after = None if next_value == value else masked(written(next_value))
     return Setting(

@@ -38,13 +38,7 @@ from twisted.scripts import twistd
 from twisted.scripts._twistd_unix import UnixAppLogger
 
 from forgereg import logs, traces
-from forgereg.assembly import (
-    Assembly,
-    Machine,
-    Secrets,
-    open_records,
-    read_secrets,
-)
+from forgereg.assembly import Assembly, open_records
 from forgereg.blobs.store import BlobStore
 from forgereg.config import (
     TABLE,
@@ -55,12 +49,15 @@ from forgereg.config import (
     read_settings,
 )
 from forgereg.flow.threads import InThread
+from forgereg.machine import Machine
 from forgereg.metrics import Metrics
 from forgereg.nix.fitness import NixUnfit, check_nix
 from forgereg.nix.flake import Command
 from forgereg.nix.process import Processes
 from forgereg.notify import Systemd
+from forgereg.parts import Parts
 from forgereg.records.records import Records
+from forgereg.secrets import Secrets, read_secrets
 from forgereg.traces import NoTraces, Tracer
 
 _log = logs.logger(__name__)
@@ -269,7 +266,7 @@ class _Running(Service):
             where, why = self._options.settings.endpoint, outcome[0].getErrorMessage()
             self._refuse(f"cannot listen on {where}: {why}")
         self._port = outcome[0]
-        for flake in self._assembly.registry.flakes:
+        for flake in self._assembly.parts.flakes:
             _log.info(
                 "serving {names} from {flake} for {system} at {address}",
                 names=f"{flake.prefix}/…" if flake.prefix else "everything",
@@ -315,7 +312,8 @@ class _Running(Service):
         )
         settings = self._options.settings
         try:
-            return Assembly(settings, machine, records, read_secrets(settings))
+            parts = Parts(settings, machine, records)
+            return Assembly(parts, read_secrets(settings))
         except ValueError as e:
             self._refuse(str(e))
 
@@ -399,14 +397,14 @@ class _Running(Service):
         drained = self._draining = self._assembly.entrance.site.drain()
         drained.addErrback(lambda failure: failure.trap(CancelledError) and None)
         last = self._reactor.callLater(
-            self._assembly.settings.stop_timeout, drained.cancel
+            self._assembly.parts.settings.stop_timeout, drained.cancel
         )
         await ended
         await drained
         if last.active():
             last.cancel()
         await self._assembly.end()
-        await self._in_thread(self._assembly.machine.tracer.stop)
+        await self._in_thread(self._assembly.parts.machine.tracer.stop)
         self._systemd.stopped()
         for pool in self._pools:
             pool.stop()

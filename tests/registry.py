@@ -13,13 +13,16 @@ import attrs
 from attrs import define, field
 from twisted.internet.task import Clock
 
-from forgereg.assembly import Assembly, Machine, read_secrets
+from forgereg.assembly import Assembly
 from forgereg.blobs.store import BlobStore
 from forgereg.config import Settings, defaults, read_settings
 from forgereg.flow.builds import Builds
 from forgereg.flow.registry import Registry
+from forgereg.machine import Machine
 from forgereg.oci.media import MANIFESTS
+from forgereg.parts import Parts
 from forgereg.records.records import Records
+from forgereg.secrets import read_secrets
 from forgereg.traces import NoTraces, Tracer
 from forgereg.web.api import Api
 from forgereg.web.site import RegistrySite
@@ -194,9 +197,9 @@ class Served:
         )
         settings = self.settings
         secrets = read_secrets(settings)
-        self.assembly = Assembly(settings, machine, self.records, secrets)
-        self.builds = self.assembly.builds
-        self.registry = self.assembly.registry
+        self.assembly = Assembly(Parts(settings, machine, self.records), secrets)
+        self.builds = self.assembly.parts.builds
+        self.registry = self.assembly.parts.registry
         self.api = self.assembly.entrance.api
         self.site = self.assembly.entrance.site
         self.site.reactor = self.clock

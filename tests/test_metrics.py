@@ -107,7 +107,7 @@ def test_the_documentation_lists_all() -> None:
 def test_both_forms_can_be_read(served: Served, accept: str, parse: Any) -> None:
     """What is scraped can be read back in either form, and says the same."""
     served.pull("packages/hello")
-    _, text = served.assembly.machine.metrics.text(accept)
+    _, text = served.assembly.parts.machine.metrics.text(accept)
     families = {family.name: family for family in parse(text.decode())}
     outcomes = {
         sample.labels["outcome"]: sample.value
@@ -130,7 +130,7 @@ def test_a_clock_that_is_set_back() -> None:
 
 def value(served: Served, name: str, **labels: str) -> float | None:
     """Read a metric of the registry as it would be scraped now."""
-    metrics = served.assembly.machine.metrics
+    metrics = served.assembly.parts.machine.metrics
     metrics.look()
     return metrics.registry.get_sample_value(f"forge_{name}", labels)
 
@@ -192,9 +192,9 @@ def test_a_sweep(served: Served) -> None:
     served.pull("packages/hello")
     served.clock.advance(2 * DAY)
     served.set(sweep_days=1.0)
-    result_of(served.assembly.works.sweep(dry_run=True))
+    result_of(served.assembly.parts.works.sweep(dry_run=True))
     assert value(served, "sweeps_total") == 0
-    report = result_of(served.assembly.works.sweep(dry_run=False))
+    report = result_of(served.assembly.parts.works.sweep(dry_run=False))
     assert value(served, "sweeps_total") == 1
     assert value(served, "swept_images_total") == len(report.images) == 1
     assert value(served, "swept_bytes_total") == report.freed_bytes > 0
@@ -206,10 +206,10 @@ def test_a_damaged_blob(served: Served) -> None:
     served.pull("packages/hello")
     (name, *rest) = names(served.state / "blobs")
     damage(served.blobs, name)
-    served.assembly.scrubber.start()
+    served.assembly.parts.scrubber.start()
     for _ in range(10):
         served.clock.advance(DAY)
     assert value(served, "damaged_blobs_total") == 1
     assert (value(served, "scrubbed_blobs_total") or 0) > len(rest)
     assert value(served, "scrubbed_bytes_total")
-    served.assembly.scrubber.stop()
+    served.assembly.parts.scrubber.stop()

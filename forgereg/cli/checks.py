@@ -13,7 +13,6 @@ from subprocess import TimeoutExpired
 
 from attrs import field, frozen
 
-from forgereg.assembly import read_secret
 from forgereg.cli.findings import Finding, doubtful, fine, remedy, wrong
 from forgereg.config import Settings
 from forgereg.lines import masked
@@ -21,6 +20,7 @@ from forgereg.nix.fitness import NixUnfit, check_nix, told
 from forgereg.nix.flake import Command, catalogue_query, limited, parse_locked
 from forgereg.nix.process import ask_now
 from forgereg.nix.tokens import environment, read_token, redact
+from forgereg.secrets import read_secret
 from forgereg.values import FlakeSetting
 
 #: How long nix may take to build nothing, and to look a flake up, in seconds.

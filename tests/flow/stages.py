@@ -52,7 +52,7 @@ def go_on(served: Served) -> None:
 
 def reports(served: Served) -> list[Report]:
     """List the builds, the oldest first, as an operator sees them."""
-    return result_of(served.assembly.works.builds(1000))[::-1]
+    return result_of(served.assembly.parts.works.builds(1000))[::-1]
 
 
 def states(served: Served) -> list[State]:
@@ -62,13 +62,13 @@ def states(served: Served) -> list[State]:
 
 def cancel(served: Served, number: int = 0) -> Report:
     """Cancel a build."""
-    return result_of(served.assembly.works.cancel(reports(served)[number].id))
+    return result_of(served.assembly.parts.works.cancel(reports(served)[number].id))
 
 
 def log_of(served: Served, number: int = 0) -> str:
     """Read the log of a build."""
     id = reports(served)[number].id
-    return result_of(served.assembly.works.log(id, 0, 2**20)).decode()
+    return result_of(served.assembly.parts.works.log(id, 0, 2**20)).decode()
 
 
 def add(served: Served, *names: str) -> list[str]:

@@ -232,7 +232,7 @@ def test_collected_directory(served: Served, shop: Add) -> None:
     served.restart()
     digests = ask(served).body
     real = served.store.real(output.path)
-    served.assembly.failures.forget()
+    served.assembly.parts.failures.forget()
     for file in real.iterdir():
         file.unlink()
     real.rmdir()

@@ -71,7 +71,7 @@ def test_retry(served: Served, stage: State) -> None:
     hold(served, stage)[0].addErrback(lambda failure: None)
     report = cancel(served)
     go_on(served)
-    again = result_of(served.assembly.works.retry(report.id, "admin"))
+    again = result_of(served.assembly.parts.works.retry(report.id, "admin"))
     assert again.id != report.id
     assert states(served) == [State.CANCELLED, State.DONE]
     served.pull("packages/hello")
@@ -82,7 +82,7 @@ def test_wanted_by_name(served: Served) -> None:
     hold(served, State.BUILDING)[0].addErrback(lambda failure: None)
     cancel(served)
     go_on(served)
-    result_of(served.assembly.works.start("packages/hello", "admin"))
+    result_of(served.assembly.parts.works.start("packages/hello", "admin"))
     assert states(served) == [State.CANCELLED, State.DONE]
 
 

@@ -320,7 +320,7 @@ def test_names_that_nobody_knows(served: Served) -> None:
 
 def test_a_name_that_an_operator_wants(served: Served) -> None:
     """A build that an operator asked for by name is listed, whatever came of it."""
-    result_of(served.assembly.works.start("packages/nope", "admin"))
+    result_of(served.assembly.parts.works.start("packages/nope", "admin"))
     (report,) = reports(served)
     assert (report.state, report.asked_by) == (State.FAILED, ("admin",))
     assert "has no package 'nope'" in (report.error or "")
@@ -394,7 +394,7 @@ def test_builds_of_one_moment(served: Served) -> None:
     for image in images:
         result_of(pull(served, image))
     assert [report.image for report in reports(served)] == images
-    newest = result_of(served.assembly.works.builds(1))
+    newest = result_of(served.assembly.parts.works.builds(1))
     assert [report.image for report in newest] == images[-1:]
 
 
@@ -407,14 +407,14 @@ def test_what_runs_comes_first(served: Served) -> None:
     served.nix.finish()
     with pytest.raises(EvaluationFailed):
         result_of(pull(served, images[1]))
-    newest = result_of(served.assembly.works.builds(9))
+    newest = result_of(served.assembly.parts.works.builds(9))
     assert [report.image for report in newest] == images
 
 
 def test_unknown_build(served: Served) -> None:
     """Whoever asks for a build that never was is told so."""
     with pytest.raises(BuildUnknown, match="'nope'"):
-        result_of(served.assembly.works.build("nope"))
+        result_of(served.assembly.parts.works.build("nope"))
 
 
 def test_blobs_that_are_brought_back(served: Served) -> None:

@@ -160,7 +160,7 @@ def test_image_that_was_let_go_of(served: Served) -> None:
     served.pull("packages/hello")
     served.clock.advance(100 * 86400.0)
     served.set(sweep_days=30.0)
-    result_of(served.assembly.works.sweep(dry_run=False))
+    result_of(served.assembly.parts.works.sweep(dry_run=False))
     found = look(served)
     assert found.image is None and found.steps == ()
     assert found.pulls.last is None

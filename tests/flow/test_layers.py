@@ -339,7 +339,7 @@ def test_stopping(served: Served) -> None:
     pull(served)
     served.readers.pause()
     blob = opened(served)
-    served.assembly.archives.stop()
+    served.assembly.parts.archives.stop()
     served.readers.resume()
     with pytest.raises(ShuttingDown, match="is shutting down"):
         result_of(blob)

@@ -87,7 +87,7 @@ def test_images(text: str, image: tuple[Name, Tag]) -> None:
 def test_what_is_no_image(served: Served, text: str) -> None:
     """Whoever asks for what cannot be an image reads that it is none, and how it reads."""
     with pytest.raises((NameInvalid, RequestInvalid)) as raised:
-        result_of(served.assembly.works.start(text, "admin"))
+        result_of(served.assembly.parts.works.start(text, "admin"))
     assert "it is written as packages/hello:latest" in str(raised.value)
     assert len(raised.value.detail) < 1500
     assert served.nix.argvs == []
@@ -96,17 +96,17 @@ def test_what_is_no_image(served: Served, text: str) -> None:
 def test_start(served: Served) -> None:
     """An operator has an image built that nobody has asked for."""
     served.nix.pause()
-    report = result_of(served.assembly.works.start("packages/hello", "admin"))
+    report = result_of(served.assembly.parts.works.start("packages/hello", "admin"))
     assert (report.image, report.asked_by) == (HELLO, ("admin",))
     assert not report.state.is_over
     served.nix.finish()
-    assert result_of(served.assembly.works.build(report.id)).state is State.DONE
+    assert result_of(served.assembly.parts.works.build(report.id)).state is State.DONE
 
 
 def test_start_of_what_is_there(served: Served) -> None:
     """To have an image built that is there already is done at once, and is told."""
     served.pull("packages/hello")
-    report = result_of(served.assembly.works.start("packages/hello", "admin"))
+    report = result_of(served.assembly.parts.works.start("packages/hello", "admin"))
     assert report.state is State.DONE
     assert states(served) == [State.DONE, State.DONE]
     assert served.nix.counts == (1, 1, 1)
@@ -115,14 +115,14 @@ def test_start_of_what_is_there(served: Served) -> None:
 def test_start_of_what_fails(served: Served) -> None:
     """A build that nobody waits for may fail; its list tells so."""
     served.nix.fail("build", "error: it is broken")
-    report = result_of(served.assembly.works.start("packages/hello", "admin"))
+    report = result_of(served.assembly.parts.works.start("packages/hello", "admin"))
     assert report.state is State.FAILED
 
 
 def test_start_of_another_family(served: Served) -> None:
     """Names of no family are refused at once."""
     with pytest.raises(NameUnknown):
-        result_of(served.assembly.works.start("library/nginx", "admin"))
+        result_of(served.assembly.parts.works.start("library/nginx", "admin"))
 
 
 def test_start_with_a_short_queue(served: Served) -> None:
@@ -131,7 +131,7 @@ def test_start_with_a_short_queue(served: Served) -> None:
     served.set(max_evaluations=1, max_queue=1)
     served.nix.pause()
     for image in add(served, "a", "b"):
-        result_of(served.assembly.works.start(image, "admin"))
+        result_of(served.assembly.parts.works.start(image, "admin"))
     assert states(served)[1:] == [State.EVALUATING, State.QUEUED]
     served.nix.finish()
     assert states(served) == [State.DONE] * 3
@@ -141,7 +141,7 @@ def test_start_with_a_short_queue(served: Served) -> None:
 @pytest.mark.parametrize("id", ["nope", "", "../../etc/passwd", "\0", "☃" * 1000])
 def test_unknown_ids(served: Served, call: str, id: str) -> None:
     """Whoever names a build that there is not is told so, whatever the name."""
-    works = served.assembly.works
+    works = served.assembly.parts.works
     asked = {
         "build": lambda: works.build(id),
         "cancel": lambda: works.cancel(id),
@@ -159,7 +159,7 @@ def test_log_in_stretches(served: Served) -> None:
     (report,) = reports(served)
 
     def read(offset: int, most: int) -> bytes:
-        return result_of(served.assembly.works.log(report.id, offset, most))
+        return result_of(served.assembly.parts.works.log(report.id, offset, most))
 
     assert (read(0, 100), read(4, 2), read(8, 100)) == (b"one\ntwo\n", b"tw", b"")
     served.nix.say("three")
@@ -170,7 +170,7 @@ def test_log_of_a_build_that_said_nothing(served: Served) -> None:
     """A build of which nothing is to be told has an empty log."""
     served.pull("packages/hello")
     (report,) = reports(served)
-    assert result_of(served.assembly.works.log(report.id, 0, 100)) == b""
+    assert result_of(served.assembly.parts.works.log(report.id, 0, 100)) == b""
 
 
 def test_retry_of_a_failure(served: Served) -> None:
@@ -182,7 +182,7 @@ def test_retry_of_a_failure(served: Served) -> None:
     (report,) = reports(served)
     assert served.nix.count("build") == 1
     served.nix.mend()
-    result_of(served.assembly.works.retry(report.id, "admin"))
+    result_of(served.assembly.parts.works.retry(report.id, "admin"))
     assert states(served) == [State.FAILED, State.DONE]
     assert reports(served)[1].asked_by == ("admin",)
 
@@ -191,7 +191,7 @@ def test_retry_of_what_runs(served: Served) -> None:
     """To retry what still runs is to join it."""
     hold(served, State.BUILDING)
     (report,) = reports(served)
-    again = result_of(served.assembly.works.retry(report.id, "admin"))
+    again = result_of(served.assembly.parts.works.retry(report.id, "admin"))
     assert again.id == report.id
 
 
@@ -202,11 +202,11 @@ def test_tidy(lasting: Served) -> None:
     with pytest.raises(BuildFailed):
         result_of(pull(lasting))
     lasting.clock.advance(86399.0)
-    result_of(lasting.assembly.works.tidy())
+    result_of(lasting.assembly.parts.works.tidy())
     assert len(reports(lasting)) == 1
     assert files_below(lasting.state / "logs") == 1
     lasting.clock.advance(2.0)
-    result_of(lasting.assembly.works.tidy())
+    result_of(lasting.assembly.parts.works.tidy())
     assert reports(lasting) == []
     assert files_below(lasting.state / "logs") == 0
 
@@ -344,7 +344,7 @@ def test_push_and_what_is_prewarmed(hooked: Served) -> None:
     """After a push, what is to be there before anyone asks is built as well."""
     (image,) = add(hooked, "bye")
     hooked.set(prewarm=(image,))
-    assert result_of(hooked.assembly.works.pushed(PUSH)) == ["github:acme/forge"]
+    assert result_of(hooked.assembly.parts.works.pushed(PUSH)) == ["github:acme/forge"]
     calls = len(hooked.nix.argvs)
     hooked.pull("packages/bye")
     assert len(hooked.nix.argvs) == calls
@@ -354,7 +354,7 @@ def test_pushes_in_a_row(hooked: Served) -> None:
     """However many pushes come while the flake is looked up, one more look is enough."""
     hooked.nix.pause()
     for _ in range(20):
-        begin(hooked.assembly.works.pushed(PUSH))
+        begin(hooked.assembly.parts.works.pushed(PUSH))
     go_on(hooked)
     assert hooked.nix.counts == (3, 1, 1)
 
@@ -365,7 +365,7 @@ def test_push_while_the_flake_is_looked_up(hooked: Served) -> None:
     hooked.nix.pause()
     before = pull(hooked)
     push(hooked)
-    begin(hooked.assembly.works.pushed(PUSH))
+    begin(hooked.assembly.parts.works.pushed(PUSH))
     hooked.nix.finish()
     assert result_of(before)
     assert hooked.nix.count("metadata") == 3
@@ -378,7 +378,7 @@ def test_push_of_what_was_pulled_by_digest(hooked: Served) -> None:
     digests = hooked.digests("packages/hello")
     hooked.get(f"/v2/packages/hello/manifests/{digests[0]}", ANY_FORM)
     hooked.clock.advance(10.0)
-    assert result_of(hooked.assembly.works.pushed(PUSH)) == ["github:acme/forge"]
+    assert result_of(hooked.assembly.parts.works.pushed(PUSH)) == ["github:acme/forge"]
     assert states(hooked) == [State.DONE]
 
 
@@ -388,9 +388,9 @@ def test_start_while_the_queue_is_full(served: Served) -> None:
     served.set(max_builds=1, max_queue=0)
     (waiting,) = hold(served, State.BUILDING)
     with pytest.raises(TooManyBuilds):
-        result_of(served.assembly.works.start("packages/a", "admin"))
+        result_of(served.assembly.parts.works.start("packages/a", "admin"))
     assert states(served) == [State.BUILDING]
     go_on(served)
     result_of(waiting)
-    result_of(served.assembly.works.start("packages/b", "admin"))
+    result_of(served.assembly.parts.works.start("packages/b", "admin"))
     assert states(served) == [State.DONE] * 2

@@ -60,14 +60,14 @@ def test_no_route_is_of_a_client_s_making(rest: bytes, word: bytes) -> None:
 
 def value(served: Served, name: str, **labels: str) -> float:
     """Read a metric as it would be scraped now; what is not there is 0."""
-    metrics = served.assembly.machine.metrics
+    metrics = served.assembly.parts.machine.metrics
     metrics.look()
     return metrics.registry.get_sample_value(f"forge_{name}", labels) or 0
 
 
 def requests(served: Served) -> dict[tuple[str, str, str], float]:
     """Give how many requests were counted, by route, method and status."""
-    family = next(served.assembly.machine.metrics.requests.collect())
+    family = next(served.assembly.parts.machine.metrics.requests.collect())
     return {
         (labels["route"], labels["method"], labels["status"]): sample.value
         for sample in family.samples

@@ -104,10 +104,10 @@ def test_forgotten(served: Served, memo: Watched) -> None:
 
 def test_pulls_are_noted(served: Served, memo: Watched) -> None:
     """A pull that was answered out of memory keeps its image from being swept."""
-    result_of(served.assembly.pulls.flush())
-    assert served.assembly.pulls.unwritten() == {}
+    result_of(served.assembly.parts.pulls.flush())
+    assert served.assembly.parts.pulls.unwritten() == {}
     assert is_given_again(served, memo)
-    assert len(served.assembly.pulls.unwritten()) == 1
+    assert len(served.assembly.parts.pulls.unwritten()) == 1
 
 
 def test_stopping(served: Served, memo: Watched) -> None:

@@ -76,7 +76,7 @@ def test_no_secrets(tmp_path: Path) -> None:
 
 def test_hostile_texts(served: Served) -> None:
     """What is logged cannot become a part of the page."""
-    recent = served.assembly.machine.recent
+    recent = served.assembly.parts.machine.recent
     event = {"log_level": LogLevel.error, "log_format": "{it}", "log_time": 0.0}
     recent({**event, "log_namespace": "x", "it": "<script>alert(1)</script>\u202e"})
     body = served.get(PATH).body
@@ -97,7 +97,7 @@ def test_sweep(served: Served) -> None:
     """After a sweep the page says when that was, and what came of it."""
     assert "Last sweep none since the start" in text(served)
     served.pull("packages/hello")
-    Deferred.fromCoroutine(served.assembly.works.sweep(dry_run=False))
+    Deferred.fromCoroutine(served.assembly.parts.works.sweep(dry_run=False))
     assert "Last sweep just now : let go of 0 images" in text(served)
 
 
