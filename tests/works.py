@@ -6,7 +6,7 @@ from attrs import define, evolve, field
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from forgereg.flow.report import Report, State, SweepReport, SweptImage
+from forgereg.flow.report import Choice, Report, State, SweepReport, SweptImage
 from forgereg.flow.works import parse_image
 from forgereg.nix.progress import Progress
 from forgereg.oci.errors import (
@@ -59,11 +59,11 @@ class FakeWorks:
     error: Exception | None = None
     coming: list[Report] = field(factory=list)
 
-    async def builds(self, most: int) -> list[Report]:
+    async def builds(self, most: int, choice: Choice) -> list[Report]:
         """Give the first of them."""
         if self.error is not None:
             raise self.error
-        return self.reports[:most]
+        return [each for each in self.reports if each.fits(choice)][:most]
 
     async def build(self, id: str) -> Report:
         """Give one."""

@@ -92,10 +92,10 @@ class Builds:
         self._metrics.watch(self._measure)
 
     def _measure(self) -> None:
-        states = Counter(build.state for build in self._active.values())
+        standing = self.standing
         for state in State:
             if not state.is_over:
-                self._metrics.active_builds.labels(state.value).set(states[state])
+                self._metrics.active_builds.labels(state.value).set(standing[state])
 
     def pull(
         self,
@@ -213,8 +213,7 @@ class Builds:
 
         :raises TooManyBuilds: too many wait already.
         """
-        others = (each for each in self._active.values() if each is not build)
-        waiting = sum(each.state is State.QUEUED for each in others)
+        waiting = self.waiting - (build.state is State.QUEUED)
         if waiting >= self._policy.max_queue:
             raise TooManyBuilds(
                 f"{waiting} builds are waiting, and no more may (FORGE_MAX_QUEUE);"
@@ -224,7 +223,7 @@ class Builds:
     @property
     def waiting(self) -> int:
         """How many wait for their turn."""
-        return sum(each.state is State.QUEUED for each in self._active.values())
+        return self.standing[State.QUEUED]
 
     def find(self, key: Hashable) -> Build | None:
         """Give the build that is under way for what `pull` was given."""

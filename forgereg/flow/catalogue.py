@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
-from forgereg.flow.families import Wanted, image_name
+from forgereg.flow.families import IMAGE, Wanted, images_in, paths_listed
 from forgereg.flow.flakes import Flake
 from forgereg.flow.once import Once
 from forgereg.flow.registry import Registry
@@ -363,14 +363,15 @@ def read_entries(rows: Sequence[Mapping[str, Any]], flake: Flake) -> tuple[Entry
     # Of what is one name in lower case, that is pulled which is in lower case.
     for row in sorted(rows, key=lambda row: row["name"] != row["name"].lower()):
         name = row["name"].lower()
-        for kind, output in _OUTPUTS.items():
-            path = f"{flake.path}{kind.value}s/{name}"
-            if not row[output] or "/" in name or not is_name(path) or path in found:
+        for output, path in paths_listed(row, flake.path):
+            if "/" in name or not is_name(path) or path in found:
                 continue
-            images = [path]
-            if kind is Kind.APPLICATION:
-                members = {*filter(None, map(image_name, row["entries"]))}
-                images = [f"{path}/{member}" for member in sorted(members)]
+            kind, images = Kind.PACKAGE, [path]
+            if output != IMAGE:
+                kind = Kind.APPLICATION
+                images = [
+                    f"{path}/{image}" for image in sorted(images_in(row["entries"]))
+                ]
             found[path] = Entry(
                 kind,
                 path,
@@ -388,9 +389,6 @@ def read_entries(rows: Sequence[Mapping[str, Any]], flake: Flake) -> tuple[Entry
                 tuple(filter(is_name, images)),
             )
     return tuple(found.values())
-
-
-_OUTPUTS = {Kind.PACKAGE: "image", Kind.APPLICATION: "containers"}
 
 
 def is_link(text: str) -> bool:

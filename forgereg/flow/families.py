@@ -10,7 +10,8 @@ What a repository's name asks of the flake. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from attrs import frozen
 
@@ -29,6 +30,9 @@ ENDINGS = (
     ".json",
     "",
 )
+
+#: What of a package is built for an image, and for an application.
+IMAGE, CONTAINERS = "image", "containers"
 
 
 @frozen
@@ -49,7 +53,7 @@ class Wanted:
     @property
     def is_directory(self) -> bool:
         """Whether all of an application is wanted, rather than an image."""
-        return self.output == "containers" and self.member is None
+        return self.output == CONTAINERS and self.member is None
 
 
 def parse_wanted(name: Name, prefix: str = "") -> Wanted:
@@ -62,9 +66,9 @@ def parse_wanted(name: Name, prefix: str = "") -> Wanted:
     path = f"{prefix}/" if prefix else ""
     match tuple(name.text.removeprefix(path).split("/")):
         case ("packages", package):
-            return Wanted(package, "image")
+            return Wanted(package, IMAGE)
         case ("applications", application, image):
-            return Wanted(application, "containers", image)
+            return Wanted(application, CONTAINERS, image)
         case ("applications", _):
             raise NameUnknown(
                 f"{name} is an application, not an image: name one of its images,"
@@ -86,7 +90,7 @@ def parse_application(name: Name, prefix: str = "") -> Wanted:
     path = f"{prefix}/" if prefix else ""
     match tuple(name.text.removeprefix(path).split("/")):
         case ("applications", application):
-            return Wanted(application, "containers")
+            return Wanted(application, CONTAINERS)
     raise NameUnknown(
         f"no flake is served here whose applications are called {name}; /v2/_catalog"
         " lists what there is"
@@ -107,6 +111,19 @@ def image_name(entry: str) -> str | None:
     name = entry.removesuffix(ending)
     is_one = is_name(name.lower()) if ending else is_name(name) and "." not in name
     return name.lower() if is_one and "/" not in name else None
+
+
+def paths_listed(row: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    """
+    Say what a package that a flake lists can be pulled as.
+
+    :param row: as `Flake.listed` has it.
+    :param path: what all names of the flake begin with.
+    :returns: ``IMAGE`` and a repository, ``CONTAINERS`` and an application, or both.
+    """
+    for family, output in (("packages", IMAGE), ("applications", CONTAINERS)):
+        if row[output]:
+            yield output, f"{path}{family}/{row['name'].lower()}"
 
 
 def images_in(entries: Iterable[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ Nobody is asked: looking at an image has nothing locked, evaluated, built or unp
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -23,9 +23,10 @@ from forgereg.flow.anatomy import (
 )
 from forgereg.flow.families import (
     Wanted,
-    image_name,
+    images_in,
     parse_application,
     parse_wanted,
+    paths_listed,
 )
 from forgereg.flow.flakes import Flake
 from forgereg.flow.inspected import (
@@ -234,8 +235,8 @@ class Inspection:
         known = await self._in_thread(self._records.names, f"{name}/")
         if entry is None and not known:
             raise _unknown(name, listed)
-        entries = filter(None, map(image_name, entry["entries"] if entry else ()))
-        names = {*known, *(f"{name}/{image}" for image in entries)}
+        images = images_in(entry["entries"] if entry else ())
+        names = {*known, *(f"{name}/{image}" for image in images)}
         return Listed(name, _description(entry), tuple(sorted(names)))
 
     async def near(self, text: str) -> list[str]:
@@ -243,7 +244,8 @@ class Inspection:
         names: set[str] = set()
         for flake in self._registry.flakes:
             _, listed = await _recall(flake)
-            names.update(_names(flake.path, listed or ()))
+            for row in listed or ():
+                names.update(path for _, path in paths_listed(row, flake.path))
         names.update(await self._in_thread(self._records.names, ""))
         return await self._in_thread(_near, text, sorted(filter(is_name, names)))
 
@@ -265,15 +267,6 @@ def _near(text: str, names: list[str]) -> list[str]:
     return (named or names)[:_MOST_NEAR]
 
 
-def _names(path: str, listed: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    for package in listed:
-        name = package["name"].lower()
-        if package["image"]:
-            yield f"{path}packages/{name}"
-        if package["containers"]:
-            yield f"{path}applications/{name}"
-
-
 def _entry(
     listed: list[dict[str, Any]] | None, wanted: Wanted
 ) -> Mapping[str, Any] | None:
@@ -282,7 +275,7 @@ def _entry(
         if package["name"].lower() != wanted.attribute or not package[wanted.output]:
             continue
         # Which images an application has may be known only once it is built.
-        images = [*filter(None, map(image_name, package["entries"]))]
+        images = images_in(package["entries"])
         if wanted.member is None or not images or wanted.member in images:
             return package
     return None

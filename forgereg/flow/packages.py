@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import frozen
 
-from forgereg.flow.families import Wanted
+from forgereg.flow.families import CONTAINERS, IMAGE, Wanted
 from forgereg.nix.refs import LATEST
 from forgereg.oci.errors import NameUnknown
 from forgereg.oci.reference import is_tag
@@ -88,7 +88,7 @@ def read_package(answer: Any, wanted: Wanted, flake: str, path: str) -> Package:
 
 
 def _no_package(flake: str, wanted: Wanted, names: list[str]) -> str:
-    is_application = wanted.output == "containers"
+    is_application = wanted.output == CONTAINERS
     kind = "application" if is_application else "package"
     shown = {n.lower(): n for n in names if not n.startswith("_")}
     near = get_close_matches(wanted.attribute, shown, n=3)
@@ -104,9 +104,9 @@ def _no_output(
 ) -> str:
     name = wanted.attribute
     lacks = f"{attribute!r} in the flake {flake} has no attribute {wanted.output!r}"
-    if "containers" in has:
+    if CONTAINERS in has:
         return f"{lacks}; it is an application: pull {path}applications/{name}/<image>"
-    if "image" in has:
+    if IMAGE in has:
         return f"{lacks}; it is a package: pull {path}packages/{name}"
     key = attribute if _IDENTIFIER.fullmatch(attribute) else f'"{attribute}"'
     program = program if _PROGRAM.fullmatch(program) else name
@@ -119,7 +119,7 @@ def _no_output(
             f' config.Cmd = [ "/bin/{program}" ]; }};'
         )
 
-    if wanted.output == "containers":
+    if wanted.output == CONTAINERS:
         return (
             f"{lacks}; add a directory of images, as in\n"
             f'{add} pkgs.linkFarm "{name}-containers" {{ "web.tar.gz" ='

@@ -22,7 +22,14 @@ from forgereg.flow.build import Build
 from forgereg.flow.builds import Builds
 from forgereg.flow.encodings import Encodings
 from forgereg.flow.errand import Errand
-from forgereg.flow.families import Wanted, image_name, parse_application, parse_wanted
+from forgereg.flow.families import (
+    IMAGE,
+    Wanted,
+    images_in,
+    parse_application,
+    parse_wanted,
+    paths_listed,
+)
 from forgereg.flow.flakes import Flake
 from forgereg.flow.images import Forms, Images, Wish
 from forgereg.flow.layers import Layers
@@ -464,20 +471,18 @@ class Registry:
     async def _listed(self, flake: Flake, client: str) -> set[str]:
         errand = self.errand("the catalogue", client)
         located = await flake.lock(errand)
-        prefix = flake.path
         names: set[str] = set()
-        for package in await flake.listed(errand, located.locked):
-            name = package["name"].lower()
-            if package["image"]:
-                names.add(f"{prefix}packages/{name}")
-            if package["containers"]:
-                application = f"{prefix}applications/{name}"
-                images = [*filter(None, map(image_name, package["entries"]))]
-                names.update(f"{application}/{image}" for image in images)
-                if not images:
-                    names.add(application)
+        for row in await flake.listed(errand, located.locked):
+            for output, path in paths_listed(row, flake.path):
+                images = images_in(row["entries"])
+                if output == IMAGE:
+                    names.add(path)
+                elif images:
+                    names.update(f"{path}/{image}" for image in images)
+                else:
+                    names.add(path)
                     known = self._records.names
-                    names.update(await self._in_thread(known, f"{application}/"))
+                    names.update(await self._in_thread(known, f"{path}/"))
         return names
 
     async def directory(

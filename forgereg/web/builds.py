@@ -20,10 +20,12 @@ from twisted.web.server import Request
 from forgereg.flow.report import Choice, Report, State
 from forgereg.flow.source import FileSource
 from forgereg.flow.threads import InThread, or_drop
-from forgereg.oci.errors import BuildUnknown, RequestInvalid
-from forgereg.oci.reference import shown
+from forgereg.oci.errors import BuildUnknown
 from forgereg.records.buildlogs import BuildLogs
 from forgereg.records.loglines import LogLine, LogLines, Search, Stretch
+from forgereg.web import control
+from forgereg.web.answer import header
+from forgereg.web.arguments import digits, is_given, number, states, word
 from forgereg.web.colours import Pieces, pieces
 from forgereg.web.events import Pulse, Stream, Streams
 from forgereg.web.guard import Clients
@@ -49,26 +51,11 @@ _SETTLING = 2.0
 _MAX_QUERY = 200
 
 
-class Works(Protocol):
-    """The builds, as `forgereg.web.control.Works` has them, and their logs."""
+class Works(control.Works, Protocol):
+    """The builds, and their logs."""
 
     @property
     def logs(self) -> BuildLogs: ...
-
-    async def builds(self, most: int, choice: Choice) -> list[Report]:
-        """Give up to so many builds: active ones first, then the newest first."""
-
-    async def build(self, id: str) -> Report:
-        """Give one build, or raise `BuildUnknown`."""
-
-    async def start(self, image: str, client: str) -> Report:
-        """Build an image, or join the build that runs."""
-
-    async def cancel(self, id: str) -> Report:
-        """End a build, or raise `BuildOver`."""
-
-    async def retry(self, id: str, client: str) -> Report:
-        """Forget that a build failed, and start anew."""
 
 
 @frozen
@@ -203,7 +190,7 @@ class BuildPages:
     async def build(self, request: Request, id: str) -> bytes:
         """Show a build and its log."""
         report = await self._works.build(id)
-        query = _text(request, b"q")[:_MAX_QUERY]
+        query = word(request, "q")[:_MAX_QUERY]
         lines = LogLines(self._works.logs, id, report.state.is_over)
         if query:
             search = await self._search(id, query)
@@ -364,48 +351,29 @@ def _pieces(found: dict[int, LogLine]) -> Sequence[tuple[LogLine, int | None, Pi
 def _chosen(request: Request, lines: LogLines) -> Callable[[], Stretch]:
     """Say which lines are asked for."""
     for name, read in (
-        (b"before", lines.before),
-        (b"from", lines.since),
-        (b"at", lines.around),
+        ("before", lines.before),
+        ("from", lines.since),
+        ("at", lines.around),
     ):
-        if name in request.args:
-            return partial(read, _number(request, name))
+        if is_given(request, name):
+            return partial(read, number(request, name))
     return lines.last
 
 
 def _offset(request: Request) -> int:
     """Say from where on a log is wanted: where it broke off, if it did."""
-    said = request.requestHeaders.getRawHeaders(b"last-event-id", [b""])[-1]
-    if said.isdigit() and len(said) <= 15:
-        return int(said)
-    return _number(request, b"from") if b"from" in request.args else 0
-
-
-def _number(request: Request, name: bytes) -> int:
-    text = _text(request, name)
-    if not (text.isascii() and text.isdigit()) or len(text) > 15:
-        raise RequestInvalid(f"{name.decode()} is {shown(text)}; it must be a number")
-    return int(text)
-
-
-def _text(request: Request, name: bytes) -> str:
-    said: bytes = request.args.get(name, [b""])[-1]
-    return said.decode("utf-8", "replace").strip()
+    said = digits(header(request, "last-event-id") or "")
+    if said is not None:
+        return said
+    return number(request, "from") if is_given(request, "from") else 0
 
 
 def _choice(request: Request) -> Choice:
-    words = {word.decode("utf-8", "replace") for word in request.args.get(b"state", [])}
-    known = {state.value: state for state in State}
-    for word in words - known.keys() - {""}:
-        raise RequestInvalid(f"{shown(word)} is no state of a build")
-    states = frozenset(known[word] for word in words if word)
-    return Choice(states, _text(request, b"image")[:_MAX_QUERY])
+    return Choice(states(request), word(request, "image")[:_MAX_QUERY])
 
 
 def _page(request: Request) -> int:
-    if not _text(request, b"page"):
-        return 1
-    return min(max(1, _number(request, b"page")), _MOST_PAGES)
+    return min(max(1, number(request, "page", 1)), _MOST_PAGES)
 
 
 def _file_name(report: Report) -> str:

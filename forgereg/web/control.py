@@ -18,10 +18,10 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
 
-from forgereg.flow.report import Report, State, SweepReport
+from forgereg.flow.report import Choice, Report, SweepReport
 from forgereg.oci.errors import Forbidden, RegistryError, RequestInvalid
-from forgereg.oci.reference import shown
 from forgereg.web.answer import JSON, fail, refuse, whole
+from forgereg.web.arguments import number, states
 from forgereg.web.problem import Problem, describe, problem
 from forgereg.web.reports import BUILDS, build_json, sweep_json
 
@@ -42,7 +42,7 @@ class Works(Protocol):
     Any of it may raise other errors of `forgereg.oci.errors` besides those named.
     """
 
-    async def builds(self, most: int) -> list[Report]:
+    async def builds(self, most: int, choice: Choice) -> list[Report]:
         """Give up to so many builds: active ones first, then the newest first."""
 
     async def build(self, id: str) -> Report:
@@ -112,18 +112,16 @@ class Control:
     @app.route(BUILDS, methods=["GET"])
     async def builds(self, request: Request) -> bytes:
         """List builds."""
-        limit = _number(request, b"limit", _SOME_BUILDS)
+        limit = number(request, "limit", _SOME_BUILDS)
         if not 1 <= limit <= _MAX_BUILDS:
             raise RequestInvalid(f"limit is {limit}; it must be 1 to {_MAX_BUILDS}")
-        states = _states(request)
-        found = await self._works.builds(_MAX_BUILDS if states else limit)
-        wanted = [each for each in found if not states or each.state in states]
+        found = await self._works.builds(limit, Choice(states(request)))
         try:
             self._check(request)
             may_change = True
         except Forbidden:
             may_change = False
-        builds = [build_json(each) for each in wanted[:limit]]
+        builds = [build_json(each) for each in found]
         return _json(request, {"builds": builds, "may_change": may_change})
 
     @app.route(BUILDS, methods=["POST"])
@@ -143,7 +141,7 @@ class Control:
     @app.route(f"{BUILDS}/<id>/log", methods=["GET"])
     async def log(self, request: Request, id: str) -> bytes:
         """Give what nix said, from an offset."""
-        offset = _number(request, b"offset", 0)
+        offset = number(request, "offset", 0)
         # First the state: once that is the last one, the log is whole.
         state = (await self._works.build(id)).state
         text = await self._works.log(id, offset, _MAX_LOG)
@@ -193,27 +191,6 @@ class Control:
         body = fail(request, failure, self._new_incident())
         request.setHeader("Cache-Control", "no-store")
         return body
-
-
-def _number(request: Request, name: bytes, default: int) -> int:
-    text = request.args.get(name, [b""])[-1].decode("utf-8", "replace")
-    if not text:
-        return default
-    if not (text.isascii() and text.isdigit()) or len(text) > 15:
-        what = f"{name.decode()} is {shown(text)}"
-        raise RequestInvalid(f"{what}; it must be a whole number, 0 or more")
-    return int(text)
-
-
-def _states(request: Request) -> set[State]:
-    text = b",".join(request.args.get(b"state", ())).decode("utf-8", "replace")
-    words = {word.strip() for word in text.split(",")} - {""}
-    known = [state.value for state in State]
-    for word in words.difference(known):
-        raise RequestInvalid(
-            f"{shown(word)} is no state of a build; those are {', '.join(known)}"
-        )
-    return {State(word) for word in words}
 
 
 def _fields(request: Request, **kinds: type) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ from werkzeug.http import parse_accept_header
 
 from forgereg.flow.catalogue import Catalogue, Entry, Kind, Standing, View
 from forgereg.web.answer import JSON, header, whole
+from forgereg.web.arguments import digits, is_given, word
 from forgereg.web.commands import commands, compose_command
 from forgereg.web.host import is_secure
 from forgereg.web.pages import HTML, Pages, tell_errors
@@ -123,7 +124,7 @@ class Home:
             pages.host(request),
             is_secure(request, pages.clients),
         )
-        if b"part" not in request.args:
+        if not is_given(request, "part"):
             return await pages.show(request, "home", **values)
         request.setHeader("Cache-Control", "no-store")
         return whole(request, HTML, await pages.write(request, "catalogue", **values))
@@ -145,20 +146,17 @@ def _point(request: Request, host: str) -> bytes:
 def _read(request: Request) -> Query:
     """Read what is wanted; nonsense counts as nothing."""
 
-    def word(name: str) -> str:
-        said = request.args.get(name.encode(), [b""])[-1]
-        return " ".join(said.decode("utf-8", "replace").split())[:_MOST_TEXT]
-
     def one_of(kinds: type[E], name: str) -> E | None:
-        return next((each for each in kinds if each.value == word(name)), None)
+        said = word(request, name)
+        return next((each for each in kinds if each.value == said), None)
 
-    page = word("page")
+    client = word(request, "client")
     return Query(
-        word("q"),
+        " ".join(word(request, "q").split())[:_MOST_TEXT],
         one_of(Kind, "kind"),
         one_of(Standing, "state"),
-        int(page) if page.isascii() and page.isdigit() and len(page) < 7 else 1,
-        next((c for c in _CLIENTS if c == word("client")), "docker"),
+        digits(word(request, "page")) or 1,
+        client if client in _CLIENTS else "docker",
     )
 
 

@@ -19,6 +19,7 @@ from forgereg.flow.inspected import Built, Inspected, Listed, PullDays
 from forgereg.oci.errors import NameInvalid, NameUnknown
 from forgereg.oci.reference import Digest, Name, Tag, parse_name, parse_reference
 from forgereg.records.revisions import Sharing
+from forgereg.web.arguments import word
 from forgereg.web.commands import commands, compose_command
 from forgereg.web.drawing import Column, Stretch, columns, stretches
 from forgereg.web.host import is_secure
@@ -125,7 +126,7 @@ class ImagePages:
                     request, "application", it=listed, start=self._start(request, name)
                 )
             reference = self._reference(request)
-            platform = _word(request, b"platform")
+            platform = word(request, "platform")
             it = await self._inspection.image(name, reference, platform)
         except (NameUnknown, NameInvalid) as e:
             near = await self._inspection.near(path)
@@ -136,7 +137,7 @@ class ImagePages:
         return await self._pages.show(request, "image", **self._values(request, it))
 
     def _reference(self, request: Request) -> Tag | Digest | None:
-        text = _word(request, b"digest") or _word(request, b"tag")
+        text = word(request, "digest") or word(request, "tag")
         return parse_reference(text, self._max_tag_length) if text else None
 
     def _start(self, request: Request, application: Name) -> str:
@@ -221,8 +222,3 @@ def chart_of(pulls: PullDays) -> Chart:
         sum(pulls.by_tag),
         sum(pulls.by_digest),
     )
-
-
-def _word(request: Request, name: bytes) -> str:
-    said: bytes = request.args.get(name, [b""])[-1]
-    return said.decode("utf-8", "replace").strip()

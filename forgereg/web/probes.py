@@ -23,6 +23,7 @@ from werkzeug.http import parse_accept_header
 
 from forgereg.flow.health import Check, is_ready
 from forgereg.web.answer import JSON, fail, header, refuse, whole
+from forgereg.web.arguments import word
 from forgereg.web.problem import problem
 
 _TEXT = "text/plain"
@@ -86,9 +87,9 @@ def _answer(request: Request, status: str, checks: Sequence[Check]) -> bytes:
 
 
 def _wants_json(request: Request) -> bool:
-    asked: bytes = request.args.get(b"format", [b""])[-1]
-    if asked in (b"json", b"text"):
-        return asked == b"json"
+    asked = word(request, "format")
+    if asked in ("json", "text"):
+        return asked == "json"
     accept = parse_accept_header(header(request, "accept"), MIMEAccept)
     return bool(accept.best_match([_TEXT, JSON]) == JSON)
 
