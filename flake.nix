@@ -34,6 +34,7 @@
                 cryptography
                 google-re2
                 isal
+                itsdangerous
                 jinja2
                 klein
                 opentelemetry-exporter-otlp-proto-http

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -240,11 +241,11 @@ def test_package(tmp_path: Path) -> None:
     """The flake's package needs what pyproject.toml does, and has an image of itself."""
     package = ask(tmp_path, PACKAGE)
     assert package["same"]
-    text = (ROOT / "pyproject.toml").read_text()
-    (listed,) = re.findall(r"^dependencies = \[\n(.*?)^\]$", text, re.M | re.S)
-    needed = re.findall(r'^ *"([A-Za-z0-9._-]+)', listed, re.M)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["traces"]]
+    names = (re.split(r"[^A-Za-z0-9._-]", each)[0] for each in needed)
     assert sorted(package["dependencies"]) == sorted(
-        re.sub(r"[._]", "-", name) for name in needed
+        re.sub(r"[._]", "-", name) for name in names
     )
     image = package["image"]
     assert image["Entrypoint"][-1].endswith("/forge-registry/bin/forge-registry")
