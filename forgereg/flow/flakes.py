@@ -7,31 +7,31 @@ answered is remembered for ever, what a moving ref was resolved to for its time 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from attrs import define, evolve, field, frozen
 from cachetools import LRUCache
 
+from forgereg.flow.answers import Answers
 from forgereg.flow.errand import Errand
 from forgereg.flow.failures import Failures
 from forgereg.flow.families import Wanted
+from forgereg.flow.gitrefs import GitRefs
+from forgereg.flow.looked import LOOK_SECONDS, RETRY_SECONDS, Looked
 from forgereg.flow.once import Once
 from forgereg.flow.packages import Package, read_package
 from forgereg.flow.policy import Policy
 from forgereg.flow.report import State
 from forgereg.flow.slots import Slots
-from forgereg.flow.threads import InThread
+from forgereg.flow.threads import InThread, note
 from forgereg.logs import logger
-from forgereg.metrics import Metrics, timed
+from forgereg.metrics import Metrics
 from forgereg.nix.build import Nix
 from forgereg.nix.flake import (
     Command,
     catalogue_query,
     is_here,
-    is_pure,
     package_query,
 )
 from forgereg.nix.refs import (
@@ -40,22 +40,17 @@ from forgereg.nix.refs import (
     find,
     is_revision,
     names,
-    parse_refs,
     remote_url,
 )
-from forgereg.oci.errors import DiskFull, EvaluationFailed, FlakeUnavailable
+from forgereg.oci.errors import EvaluationFailed, FlakeUnavailable
 from forgereg.oci.reference import Tag
 from forgereg.records.records import Records
 
-T = TypeVar("T")
 _log = logger(__name__)
 
 #: How long a flake that is a directory of this machine is trusted, in seconds: somebody
 #: may be writing it, and to look costs little.
 _HERE_SECONDS = 5.0
-#: How long a flake may take to be reached where one can go on without, and how long it
-#: is left alone where it could not be, in seconds.
-_LOOK_SECONDS, _RETRY_SECONDS = 60.0, 30.0
 #: How old a list of git refs may be in which somebody does not find theirs, in seconds.
 _REFS_SECONDS = 10.0
 #: How many revisions of a flake are known in memory.
@@ -73,27 +68,6 @@ class Located:
 
     locked: str
     stale: str | None = None
-
-
-@frozen
-class _Looked(Generic[T]):
-    """
-    What came of looking something up.
-
-    :ivar at: when, in seconds since the epoch; 0 where it is to be done again.
-    :ivar stale: why nothing came of it; what was found before stands instead.
-    """
-
-    found: T
-    at: float
-    stale: str | None = None
-
-    def is_fresh(
-        self, now: float, most_seconds: float, retry_seconds: float = _RETRY_SECONDS
-    ) -> bool:
-        """Whether it is still to be trusted; clocks may be set back."""
-        most = most_seconds if self.stale is None else retry_seconds
-        return self.at <= now < self.at + most
 
 
 @define(eq=False)
@@ -128,16 +102,34 @@ class Flake:
     _metrics: Metrics = field(factory=Metrics)
     trouble: str | None = field(init=False, default=None)
     #: flake ref, as configured or at a revision → locked flake ref
-    _resolutions: LRUCache[str, _Looked[str]] = field(init=False)
-    _listed: _Looked[Refs | None] | None = field(init=False, default=None)
+    _resolutions: LRUCache[str, Looked[str]] = field(init=False)
     #: how often it was said to have moved: no look from before counts after that
     _moves: int = field(init=False, default=0)
     _locks: Once[tuple[str, int], Located] = field(init=False, factory=Once)
-    _listings: Once[int, _Looked[Refs | None]] = field(init=False, factory=Once)
-    _questions: Once[tuple[str, str], Any] = field(init=False, factory=Once)
+    _git: GitRefs = field(init=False)
+    _answers: Answers = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._resolutions = LRUCache(_MOST_REVISIONS)
+        self._git = GitRefs(
+            self.ref,
+            lambda: self.shown,
+            self._ready,
+            self._policy,
+            self._lookups,
+            self._now,
+        )
+        self._answers = Answers(
+            self._command.system,
+            self._ready,
+            self._records,
+            self._policy,
+            self._failures,
+            self._evaluations,
+            self._now,
+            self._in_thread,
+            self._metrics,
+        )
 
     @property
     def path(self) -> str:
@@ -155,27 +147,16 @@ class Flake:
         return self._nix.hide
 
     @property
-    def is_known(self) -> bool:
-        """Whether it was ever locked, as far as is in memory."""
-        return self.ref in self._resolutions
-
-    @property
-    def last_look(self) -> tuple[str, float, str | None] | None:
-        """
-        Tell what came of looking it up, as far as is in memory.
-
-        :returns: locked flake ref; when it was looked up last, in seconds since the
-            epoch, 0 where it is to be done again; why that gave nothing new, if so.
-        """
-        known = self._resolutions.get(self.ref)
-        return None if known is None else (known.found, known.at, known.stale)
+    def last_look(self) -> Looked[str] | None:
+        """Tell which locked flake ref was found last, as far as is in memory."""
+        return self._resolutions.get(self.ref)
 
     def locked_now(self) -> Located | None:
         """Give what it is locked to, if that is known and still to be trusted."""
         known = self._resolutions.get(self.ref)
         if known is None:
             return None
-        ttl_seconds, retry_seconds = self._policy.ttl_seconds, _RETRY_SECONDS
+        ttl_seconds, retry_seconds = self._policy.ttl_seconds, RETRY_SECONDS
         if is_here(known.found):
             ttl_seconds = min(ttl_seconds, _HERE_SECONDS)
             retry_seconds = ttl_seconds
@@ -186,12 +167,10 @@ class Flake:
         """Give what a tag means in git, if that is known and still to be trusted."""
         refs, stale = Refs(), None
         if not is_revision(tag.text):
-            listed, ttl_seconds = self._listed, self._policy.ttl_seconds
-            if listed is None or listed.found is None:
+            listed = self._git.listed_now()
+            if listed is None:
                 return None
-            if not listed.is_fresh(self._now(), ttl_seconds):
-                return None
-            refs, stale = listed.found, listed.stale
+            refs, stale = listed
         known = self._resolutions.get(self._at(refs, tag))
         return None if known is None else Located(known.found, stale)
 
@@ -222,8 +201,7 @@ class Flake:
         known = self._resolutions.get(self.ref)
         if known is not None:
             self._resolutions[self.ref] = evolve(known, at=0.0)
-        if self._listed is not None:
-            self._listed = evolve(self._listed, at=0.0)
+        self._git.expire()
 
     async def locate(self, errand: Errand, tag: Tag) -> Located | None:
         """
@@ -274,18 +252,11 @@ class Flake:
             known = await self._in_thread(self._records.resolution, ref)
             if known is not None and ref not in self._resolutions:
                 locked, at = known
-                self._resolutions[ref] = _Looked(locked, 0.0 if self._moves else at)
+                self._resolutions[ref] = Looked(locked, 0.0 if self._moves else at)
 
     async def _remember(self, ref: str, locked: str, at: float) -> None:
-        self._resolutions[ref] = _Looked(locked, at)
-        await self.note(self._records.remember_resolution, ref, locked, at)
-
-    async def note(self, remember: Callable[..., None], *what: object) -> None:
-        """Remember what only saves time; a full disk must not be in the way."""
-        try:
-            await self._in_thread(remember, *what)
-        except DiskFull as e:
-            _log.warn("not remembered: {error}", error=e)
+        self._resolutions[ref] = Looked(locked, at)
+        await note(self._in_thread, self._records.remember_resolution, ref, locked, at)
 
     async def _ready(self) -> Nix:
         """Give nix, which has the token as its file has it now."""
@@ -314,7 +285,7 @@ class Flake:
         is_off = self._policy.last_known_good == "off"
         spare = None if is_off else known
         most = errand.timeout_seconds
-        mine = errand.beside(most if spare is None else min(most, _LOOK_SECONDS))
+        mine = errand.beside(most if spare is None else min(most, LOOK_SECONDS))
         try:
             async with self._lookups.turn(mine, State.LOCKING):
                 locked = await (await self._ready()).lock(mine, ref)
@@ -323,7 +294,7 @@ class Flake:
                 raise
             # Better the images that are known than none, until it can be reached.
             if moves == self._moves:
-                self._resolutions[ref] = _Looked(spare, self._now(), e.detail)
+                self._resolutions[ref] = Looked(spare, self._now(), e.detail)
             _log.warn(
                 "going on with {locked}: {error}", locked=self.hide(spare), error=e
             )
@@ -349,54 +320,20 @@ class Flake:
         refs, _ = await self._list(errand, self._policy.ttl_seconds)
         return names(refs, self.patterns)
 
-    def known_git_tags(self) -> list[str] | None:
-        """Give what `git_tags` gave last, however long ago; None rather than ask git."""
-        if not self.patterns or remote_url(self.ref) is None:
-            return []
-        found = None if self._listed is None else self._listed.found
-        return None if found is None else names(found, self.patterns)
-
     async def _list(
         self, errand: Errand, most_seconds: float
     ) -> tuple[Refs, str | None]:
         """Give the git refs, and why they may be out of date."""
-        url = remote_url(self.ref)
-        if not self.patterns or url is None:
+        if not self.patterns:
             return Refs(), None
-        listed = self._listed
-        if listed is None or not listed.is_fresh(self._now(), most_seconds):
-            errand.enter(State.LOCKING)
-            listed = await errand.share(
-                lambda: self._listings.do(
-                    self._moves, lambda: self._list_anew(errand, url)
-                )
-            )
-        if listed.found is None:
-            raise FlakeUnavailable(listed.stale or "")
-        return listed.found, listed.stale
+        return await self._git.list(errand, most_seconds)
 
-    async def _list_anew(self, errand: Errand, url: str) -> _Looked[Refs | None]:
-        began, moves = self._now(), self._moves
-        mine = errand.beside(min(errand.timeout_seconds, _LOOK_SECONDS))
-        try:
-            async with self._lookups.turn(mine, State.LOCKING):
-                out = await (await self._ready()).remote_refs(mine, url)
-        except FlakeUnavailable as e:
-            if self._policy.last_known_good == "off":
-                raise
-            old = None if self._listed is None else self._listed.found
-            listed = _Looked(old, self._now(), e.detail)
-            if old is not None:
-                _log.warn(
-                    "going on with the git refs of {flake} that are known: {error}",
-                    flake=self.shown,
-                    error=e,
-                )
-        else:
-            listed = _Looked(parse_refs(out), began if moves == self._moves else 0.0)
-        if moves == self._moves or self._listed is None:
-            self._listed = listed
-        return listed
+    def known_git_tags(self) -> list[str] | None:
+        """Give what `git_tags` gave last, however long ago; None rather than ask git."""
+        if not self.patterns or remote_url(self.ref) is None:
+            return []
+        known = self._git.known
+        return None if known is None else names(known, self.patterns)
 
     async def build(
         self, errand: Errand, locked: str, attribute: str, derivation: str
@@ -412,7 +349,7 @@ class Flake:
         :raises RegistryError: as `Nix.evaluate`.
         """
         query = package_query(wanted.attribute, wanted.output)
-        answer = await self._ask(errand, locked, query)
+        answer = await self._answers.ask(errand, locked, query)
         return read_package(answer, wanted, self.shown, self.path)
 
     async def listed(
@@ -427,7 +364,7 @@ class Flake:
             ``licences`` and ``homepages``, each text of at most 1,000 bytes.
         """
         query = catalogue_query(details=details)
-        listed: list[dict[str, Any]] = await self._ask(
+        listed: list[dict[str, Any]] = await self._answers.ask(
             errand, locked, query, builds=False
         )
         return listed
@@ -441,7 +378,7 @@ class Flake:
     async def recall_package(self, locked: str, wanted: Wanted) -> Package | None:
         """Give what `package` does, or None rather than asking nix."""
         query = package_query(wanted.attribute, wanted.output)
-        answer = await self._recalled(locked, query)
+        answer = await self._answers.recall(locked, query)
         if answer is None:
             return None
         return read_package(answer, wanted, self.shown, self.path)
@@ -449,55 +386,13 @@ class Flake:
     async def recall_listed(self, locked: str) -> list[dict[str, Any]] | None:
         """Give what `listed` does, with details or not, or None rather than ask nix."""
         for details in (True, False):
-            listed = await self._recalled(locked, catalogue_query(details=details))
+            listed = await self._answers.recall(
+                locked, catalogue_query(details=details)
+            )
             if isinstance(listed, list):
                 return listed
         return None
 
-    async def _recalled(self, locked: str, query: str) -> Any:
-        question = self._question(query)
-
-        def recall() -> Any:
-            # There too, as a list of thousands takes its time to be read.
-            known = self._records.answer(locked, question)
-            return None if known is None else json.loads(known)
-
-        return await self._in_thread(recall)
-
     def question(self, wanted: Wanted) -> str:
         """Give what the answer to `package` is remembered by, beside the locked ref."""
-        return self._question(package_query(wanted.attribute, wanted.output))
-
-    def _question(self, query: str) -> str:
-        asked = f"{self._command.system}\n{query}"
-        return hashlib.sha256(asked.encode()).hexdigest()
-
-    async def _ask(
-        self, errand: Errand, locked: str, query: str, *, builds: bool = True
-    ) -> Any:
-        question = self._question(query)
-
-        async def ask() -> Any:
-            known = await self._in_thread(self._records.answer, locked, question)
-            self._metrics.cache("evaluation").count(known is not None)
-            if known is not None:
-                return json.loads(known)
-            async with self._evaluations.turn(errand, State.EVALUATING):
-                nix, limit = await self._ready(), self._policy.evaluation
-                with timed(self._metrics.evaluation_seconds, self._now):
-                    answer = await nix.evaluate(
-                        errand, locked, query, builds=builds, limit=limit
-                    )
-            # What is not there is not remembered: anyone may ask for anything.
-            is_there = not isinstance(answer, dict) or answer.get("status") == "ok"
-            if is_there and is_pure(locked):
-                text = json.dumps(answer)
-                await self.note(self._records.remember_answer, locked, question, text)
-            return answer
-
-        key = (locked, question)
-        return await errand.share(
-            lambda: self._questions.do(
-                key, lambda: self._failures.mind(key, ask, errand.build_id)
-            )
-        )
+        return self._answers.key(package_query(wanted.attribute, wanted.output))

@@ -254,7 +254,7 @@ class Ground:
 async def _flake(flake: Flake) -> str:
     if flake.trouble is not None:
         raise Unwell(flake.trouble)
-    return "could be read" if flake.is_known else "nobody has looked yet"
+    return "could be read" if flake.last_look else "nobody has looked yet"
 
 
 def look_at_disk(folder: Path) -> int:

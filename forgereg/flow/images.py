@@ -19,7 +19,7 @@ from forgereg.flow.families import Wanted
 from forgereg.flow.flakes import Flake, Located
 from forgereg.flow.packages import Package
 from forgereg.flow.policy import Policy
-from forgereg.flow.threads import InThread
+from forgereg.flow.threads import InThread, note
 from forgereg.logs import logger
 from forgereg.nix.flake import Command, is_pure
 from forgereg.nix.refs import LATEST, is_revision
@@ -293,13 +293,13 @@ class Images:
                 if text == tag.text:
                     forms = packed.forms
             made = source, self._now(), build.nix_seconds
-            await wish.flake.note(self._revisions.note_making, *made)
+            await note(self._in_thread, self._revisions.note_making, *made)
         if self._good.get((name, tag)) != derivation:
             self._good[name, tag] = derivation
-            note = self._build_records.remember_good
-            await wish.flake.note(note, name, tag, derivation)
+            remember = self._build_records.remember_good
+            await note(self._in_thread, remember, name, tag, derivation)
             meant = name, tag, derivation, forms[0].digest, self._now()
-            await wish.flake.note(self._revisions.note, *meant)
+            await note(self._in_thread, self._revisions.note, *meant)
         return Forms(forms)
 
     async def _realise(

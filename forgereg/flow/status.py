@@ -275,12 +275,12 @@ class Overview:
 
 
 def _flake_status(flake: Flake) -> FlakeStatus:
-    locked, at, stale = flake.last_look or (None, 0.0, None)
+    look, stale = flake.last_look, flake.last_look and flake.last_look.stale
     return FlakeStatus(
         flake.prefix,
         flake.shown,
         flake.patterns,
-        None if locked is None else flake.hide(locked),
-        at or None,
+        None if look is None else flake.hide(look.found),
+        (look and look.at) or None,
         stale or flake.trouble,
     )

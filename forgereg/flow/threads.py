@@ -10,6 +10,10 @@ from typing import ParamSpec, Protocol, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from forgereg.logs import logger
+from forgereg.oci.errors import DiskFull
+
+_log = logger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -20,6 +24,16 @@ class InThread(Protocol):
     def __call__(
         self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]: ...
+
+
+async def note(
+    in_thread: InThread, remember: Callable[P, None], *args: P.args, **kwargs: P.kwargs
+) -> None:
+    """Remember what only saves time; a full disk must not be in the way."""
+    try:
+        await in_thread(remember, *args, **kwargs)
+    except DiskFull as e:
+        _log.warn("not remembered: {error}", error=e)
 
 
 def or_drop(work: Deferred[T], drop: Callable[[T], object]) -> Deferred[T]:
