@@ -90,7 +90,7 @@ class Entrance:
         self.api.tracer = self._tracer
         self.hooks = Hooks(None, self._works.pushed, self._new_id)
         self.sessions = Sessions(lambda: self.guard.token, self.clients, self._now)
-        self.streams = Streams(self._clock)
+        self.streams = Streams(self._clock, self.clients.name)
         self.guard.has_session = self.sessions.is_known
         self.guard.is_told = self._settings.port.startswith("haproxy:")
         self.pages = Pages(
