@@ -393,7 +393,9 @@ def read_entries(rows: Sequence[Mapping[str, Any]], flake: Flake) -> tuple[Entry
 
 def is_link(text: str) -> bool:
     """Whether a text is a link to a page, and no longer than anyone would write one."""
-    if len(text) > _MOST_LINK or not text.isprintable() or " " in text:
+    # What follows a backslash is a path to browsers, and not so to `urlsplit`.
+    is_plain = text.isprintable() and not set(text) & {" ", "\\"}
+    if len(text) > _MOST_LINK or not is_plain:
         return False
     try:
         parts = urlsplit(text)
