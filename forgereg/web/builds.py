@@ -260,12 +260,12 @@ class BuildPages:
             await self._logs.beat()
 
     async def _write_state(self, report: Report, may_change: bool) -> str:
-        return await self.pages.render(
-            "build_state",
-            build=report,
-            may_change=may_change,
-            path=f"{BUILDS}/{report.id}",
-        )
+        values = {"may_change": may_change, "path": f"{BUILDS}/{report.id}"}
+        parts = [
+            await self.pages.render(part, build=report, **values)
+            for part in ("build_state", "build_facts")
+        ]
+        return "".join(parts)
 
     async def _write_log(
         self, id: str, offset: int, is_over: bool
