@@ -62,7 +62,7 @@ class Entrance:
         self.api.tracer = machine.tracer
         self.hooks = Hooks(None, parts.works.pushed, machine.new_id)
         self.sessions = Sessions(lambda: self.guard.token, self.clients, machine.now)
-        self.streams = Streams(machine.clock)
+        self.streams = Streams(machine.clock, self.clients.name)
         self.guard.has_session = self.sessions.is_known
         self.guard.is_told = parts.settings.port.startswith("haproxy:")
         self.pages = Pages(

@@ -23,11 +23,17 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, formatTime
 from twisted.python.failure import Failure
 from twisted.python.reflect import safe_str
 
-#: What follows ``//``, up to ``@``, and what follows a parameter that names a secret.
+#: What follows ``//``, up to the last ``@``; what follows a parameter or a header that
+#: names a secret; and tokens that say themselves what they are. A ``?`` may be written
+#: ``%3F``, where an address stands within another one.
 _SECRETS = re.compile(
-    r"(//)[^/@\s'\"]+(?=@)"
-    r"|([?&](?:[a-z]+[_-])?(?:token|password|secret|key|signature)=)[^&\s'\"]+"
-    r"|(\bauthorization['\"]?: *['\"]?(?:(?:basic|bearer|token) +)?)[^\s'\"]+",
+    r"(//)[^/\s'\"]+(?=@)"
+    r"|((?:[?&;#]|%3f|%26)(?:[a-z0-9]+[_-])*"
+    r"(?:token|passw(?:or)?d|secret|(?:api)?key|sig(?:nature)?|credential|auth)"
+    r"(?:=|%3d))[^&;\s'\"]+"
+    r"|(\b(?:authorization|(?:private|auth|access|job)-token)['\"]?: *(?:b?['\"])?"
+    r"(?:(?:basic|bearer|token) +)?)[^\s'\"]+"
+    r"|\b(gh[a-z]_|github_pat_|glpat-)[0-9a-z_-]{16,}",
     re.IGNORECASE,
 )
 #: What is a secret by the name of its field.
@@ -45,7 +51,7 @@ _OF_TWISTED = {"failure", "format", "isError", "message", "system", "time", "why
 
 def masked(text: str) -> str:
     """Hide passwords and tokens that stand in URLs, such as a flake ref's."""
-    return _SECRETS.sub(lambda found: f"{found[1] or found[2] or found[3]}***", text)
+    return _SECRETS.sub(lambda found: f"{found[found.lastindex or 0]}***", text)
 
 
 def cut(text: str, most: int) -> str:

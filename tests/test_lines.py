@@ -137,7 +137,15 @@ def test_secret_fields() -> None:
         ("git+https://me:sesame@host/x", "git+https://***@host/x"),
         ("Authorization: Bearer sesame", "Authorization: Bearer ***"),
         ("{'authorization': 'sesame'}", "{'authorization': '***'}"),
+        ("{'Authorization': b'Basic sesame'}", "{'Authorization': b'Basic ***'}"),
+        ("PRIVATE-TOKEN: sesame", "PRIVATE-TOKEN: ***"),
+        ("https://me:ses@me@host/x", "https://***@host/x"),
+        ("/?X-Amz-Signature=sesame&n=1", "/?X-Amz-Signature=***&n=1"),
+        ("/x?sig=sesame;apikey=sesame", "/x?sig=***;apikey=***"),
+        ("/-/login?next=%2F%3Ftoken%3Dsesame", "/-/login?next=%2F%3Ftoken%3D***"),
+        ("github.com=ghp_sesamesesamesesame", "github.com=ghp_***"),
         ("a@b //x", "a@b //x"),
+        ("/v2/a/sig=b?narHash=sha256-x", "/v2/a/sig=b?narHash=sha256-x"),
     ],
 )
 def test_masked(text: str, shown: str) -> None:

@@ -132,8 +132,9 @@ class Build(Errand):
     def _spent_by_now(self) -> dict[State, float]:
         if self.state is None or self.state.is_over:
             return self._spent
-        here = self._spent.get(self.state, 0.0) + self._now() - self._entered_at
-        return {**self._spent, self.state: max(0.0, here)}
+        spent = dict(self._spent)
+        here = spent.pop(self.state, 0.0) + self._now() - self._entered_at
+        return {**spent, self.state: max(0.0, here)}
 
     def queue(self) -> None:
         self._admit(self)

@@ -76,6 +76,7 @@ class Entry:
     :ivar prefix: of the flake, as its names have it.
     :ivar question: what is remembered of its derivation is remembered by.
     :ivar images: repository names, as far as they are known unbuilt.
+    :ivar name: the last word of its path.
     """
 
     kind: Kind
@@ -88,16 +89,16 @@ class Entry:
     prefix: str
     question: str
     images: tuple[str, ...]
+    name: str = field(init=False, eq=False)
     _words: str = field(init=False, eq=False)
 
-    def __attrs_post_init__(self) -> None:
-        words = f"{self.name} {self.description}"
-        object.__setattr__(self, "_words", words.casefold())
-
-    @property
-    def name(self) -> str:
-        """The last word of its path."""
+    @name.default
+    def _name(self) -> str:
         return self.path.rpartition("/")[2]
+
+    @_words.default
+    def _all_words(self) -> str:
+        return f"{self.name} {self.description}".casefold()
 
     def rank(self, text: str) -> int | None:
         """
@@ -168,17 +169,18 @@ class View:
         :param kind: and `standing`: which to leave out; None for none.
         """
         text = " ".join(text.casefold().split())
-        ranked = [(entry.rank(text), entry) for entry in self.entries]
-        found = sorted(
-            ((rank, entry) for rank, entry in ranked if rank is not None),
-            key=lambda each: each[0],
-        )
-        all_of = [(entry, self.standing(entry.path)) for _, entry in found]
+        found = self.entries if not text else self._ranked(text)
+        all_of = [(entry, self.standing(entry.path)) for entry in found]
         return Hits(
             [e for e, s in all_of if kind in (None, e.kind) and standing in (None, s)],
             Counter(e.kind for e, s in all_of if standing in (None, s)),
             Counter(s for e, s in all_of if kind in (None, e.kind)),
         )
+
+    def _ranked(self, text: str) -> Sequence[Entry]:
+        ranked = [(entry.rank(text), entry) for entry in self.entries]
+        found = [(rank, entry) for rank, entry in ranked if rank is not None]
+        return [entry for _, entry in sorted(found, key=lambda each: each[0])]
 
 
 @frozen
@@ -393,7 +395,9 @@ def read_entries(rows: Sequence[Mapping[str, Any]], flake: Flake) -> tuple[Entry
 
 def is_link(text: str) -> bool:
     """Whether a text is a link to a page, and no longer than anyone would write one."""
-    if len(text) > _MOST_LINK or not text.isprintable() or " " in text:
+    # What follows a backslash is a path to browsers, and not so to `urlsplit`.
+    is_plain = text.isprintable() and not set(text) & {" ", "\\"}
+    if len(text) > _MOST_LINK or not is_plain:
         return False
     try:
         parts = urlsplit(text)

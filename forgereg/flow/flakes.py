@@ -192,7 +192,8 @@ class Flake:
         """
         if not is_here(locked):
             return None
-        now = await self._look(errand, self.ref)
+        # No state of its own: what failed before is what people are to see.
+        now = await self._look(errand, self.ref, is_told=False)
         return None if now.locked == locked else now.locked
 
     def expire(self) -> None:
@@ -263,8 +264,9 @@ class Flake:
         self._nix.env = await self._in_thread(self._renew)
         return self._nix
 
-    async def _look(self, errand: Errand, ref: str) -> Located:
-        errand.enter(State.LOCKING)
+    async def _look(self, errand: Errand, ref: str, *, is_told: bool = True) -> Located:
+        if is_told:
+            errand.enter(State.LOCKING)
         key = (ref, self._moves)
         try:
             located = await errand.share(

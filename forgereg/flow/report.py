@@ -50,7 +50,8 @@ class Report:
     :ivar finished_at: None while it is not over.
     :ivar error: why it failed, was cancelled or interrupted.
     :ivar building: derivations that nix builds now, not all of many.
-    :ivar spent: how long it was in each state, in seconds, in the order it entered them.
+    :ivar spent: how long it was in each state, in seconds, that it was in last at the
+        end.
     """
 
     id: str

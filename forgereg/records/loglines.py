@@ -182,14 +182,20 @@ class Search:
         needle, hay = self._text.encode("utf-8", "replace").lower(), block.lower()
         if b"\x1b" in hay:
             hay = _COLOUR.sub(b"", hay)
-        if needle in hay:
-            lines = list(_lines(self._offset, block.split(b"\n")))
-            for index, each in enumerate(hay.split(b"\n")):
-                if needle not in each:
-                    continue
-                if len(self.found) == _MOST_FOUND:
-                    self.is_cut = True
-                    return
-                self.found[self._number + index] = lines[index]
+        at = hay.find(needle)
+        # Hundreds of thousands of lines may lie around the few that have it.
+        lines = block.split(b"\n") if at >= 0 else []
+        index, seen, offset = 0, 0, self._offset
+        while at >= 0:
+            if len(self.found) == _MOST_FOUND:
+                self.is_cut = True
+                return
+            passed = hay.count(b"\n", seen, at)
+            offset += passed + sum(map(len, lines[index : index + passed]))
+            index, seen = index + passed, at
+            found = next(_lines(offset, [lines[index]]))
+            self.found[self._number + index] = found
+            end = hay.find(b"\n", at)
+            at = hay.find(needle, end) if end >= 0 else -1
         self._number += block.count(b"\n")
         self._offset += len(block)

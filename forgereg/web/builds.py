@@ -152,13 +152,12 @@ class BuildPages:
 
     @app.route(f"{BUILDS}/events", methods=["GET"])
     async def list_events(self, request: Request) -> bytes:
-        """Tell how the list changes."""
-        choice, page = _choice(request), _page(request)
-        may_change = self.pages.may_change(request)
-        key = (choice, page, may_change)
+        """Tell how the first page of the list changes: further down it hardly does."""
+        choice, may_change = _choice(request), self.pages.may_change(request)
+        key = (choice, may_change)
 
         async def write() -> str:
-            listed = await self._listed(choice, page)
+            listed = await self._listed(choice, 1)
             return await self.pages.render(
                 "builds_list", listed=listed, may_change=may_change
             )
@@ -261,12 +260,12 @@ class BuildPages:
             await self._logs.beat()
 
     async def _write_state(self, report: Report, may_change: bool) -> str:
-        return await self.pages.render(
-            "build_state",
-            build=report,
-            may_change=may_change,
-            path=f"{BUILDS}/{report.id}",
-        )
+        values = {"may_change": may_change, "path": f"{BUILDS}/{report.id}"}
+        parts = [
+            await self.pages.render(part, build=report, **values)
+            for part in ("build_state", "build_facts")
+        ]
+        return "".join(parts)
 
     async def _write_log(
         self, id: str, offset: int, is_over: bool

@@ -14,10 +14,11 @@ from rich.color import Color, ColorSystem
 from rich.style import Style
 
 from forgereg.lines import HARMLESS, visible
-from forgereg.nix.events import coloured
+from forgereg.nix.events import coloured, plain
 
-#: How much of a line is shown, in characters.
+#: How much of a line is shown, in characters, and how often its colour may change.
 MOST_SHOWN = 4000
+_MOST_CHANGES = 100
 
 #: Text and its classes, one after another.
 Pieces = list[tuple[str, str]]
@@ -33,6 +34,9 @@ def pieces(line: str) -> Pieces:
     line = coloured(line)
     if "\x1b" not in line:
         return [(visible(line[:MOST_SHOWN], HARMLESS), "")] if line else []
+    *begin, rest = line.split("\x1b", _MOST_CHANGES)
+    if len(begin) == _MOST_CHANGES:
+        line = "\x1b".join(begin) + plain(f"\x1b{rest}")
     text = AnsiDecoder().decode_line(line)
     text.truncate(MOST_SHOWN)
     found: Pieces = []

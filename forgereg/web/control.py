@@ -22,6 +22,7 @@ from forgereg.flow.report import Choice, Report, SweepReport
 from forgereg.oci.errors import Forbidden, RegistryError, RequestInvalid
 from forgereg.web.answer import JSON, fail, refuse, whole
 from forgereg.web.arguments import number, states
+from forgereg.web.coding import compress
 from forgereg.web.problem import Problem, describe, problem
 from forgereg.web.reports import BUILDS, build_json, sweep_json
 
@@ -236,4 +237,4 @@ def _json(request: Request, value: Any) -> bytes:
 
 def _answer(request: Request, body: bytes, content_type: str = JSON) -> bytes:
     request.setHeader("Cache-Control", "no-store")
-    return whole(request, content_type, body)
+    return whole(request, content_type, compress(request, body))

@@ -22,8 +22,8 @@ from forgereg.web.stream import ClientLeft, Gate
 
 T = TypeVar("T")
 
-#: How many streams there may be at a time.
-MOST_STREAMS = 200
+#: How many streams there may be at a time, and of one client.
+MOST_STREAMS, _MOST_OF_ONE = 200, 50
 #: After how long a silence something is sent, so that no proxy takes it for the end, and
 #: after what time a browser comes again, in seconds.
 _SILENCE, _RETRY = 15.0, 3
@@ -119,11 +119,18 @@ class Stream:
 
 @define(eq=False)
 class Streams:
-    """All the browsers that are told of what happens."""
+    """
+    All the browsers that are told of what happens.
+
+    :ivar client_of: gives the address of who asks.
+    """
 
     _clock: IReactorTime
+    _client_of: Callable[[Request], str]
     most: int = MOST_STREAMS
-    _running: set[Deferred[None]] = field(init=False, factory=set)
+    most_of_one: int = _MOST_OF_ONE
+    #: each with its client
+    _running: dict[Deferred[None], str] = field(init=False, factory=dict)
     _is_over: bool = field(init=False, default=False)
 
     def stop(self) -> None:
@@ -142,7 +149,8 @@ class Streams:
         :returns: what is left of the body.
         """
         request.setHeader("Cache-Control", "no-store")
-        if self._is_over or len(self._running) >= self.most:
+        client = self._client_of(request)
+        if self._is_over or self._is_too_many(client):
             request.setResponseCode(HTTPStatus.SERVICE_UNAVAILABLE)
             request.setHeader("Retry-After", str(_RETRY))
             message = b"too many watch already; reload the page in place of that\n"
@@ -157,7 +165,7 @@ class Streams:
         request.registerProducer(gate, True)
         stream = Stream(request, gate, self._clock)
         running = Deferred.fromCoroutine(tell(stream))
-        self._running.add(running)
+        self._running[running] = client
         try:
             await running
         except ClientLeft:
@@ -168,6 +176,10 @@ class Streams:
             if gate.is_paused:  # and would keep the registry from stopping
                 return break_off(request)
         finally:
-            self._running.discard(running)
+            del self._running[running]
             request.unregisterProducer()
         return b""
+
+    def _is_too_many(self, client: str) -> bool:
+        its = sum(each == client for each in self._running.values())
+        return len(self._running) >= self.most or its >= self.most_of_one

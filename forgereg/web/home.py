@@ -22,12 +22,12 @@ from forgereg.web.answer import JSON, header, whole
 from forgereg.web.arguments import digits, is_given, word
 from forgereg.web.commands import commands, compose_command
 from forgereg.web.host import is_secure
-from forgereg.web.pages import HTML, Pages, tell_errors
+from forgereg.web.pages import Pages, tell_errors
 
 E = TypeVar("E", bound=Enum)
 
 #: How many entries one page has.
-_PAGE = 100
+_PAGE = 50
 #: How much of what somebody looks for is read, in characters.
 _MOST_TEXT = 200
 #: After how long the page looks again, in seconds: while a flake is read, and while
@@ -124,10 +124,8 @@ class Home:
             pages.host(request),
             is_secure(request, pages.clients),
         )
-        if not is_given(request, "part"):
-            return await pages.show(request, "home", **values)
-        request.setHeader("Cache-Control", "no-store")
-        return whole(request, HTML, await pages.write(request, "catalogue", **values))
+        template = "catalogue" if is_given(request, "part") else "home"
+        return await pages.show(request, template, **values)
 
 
 tell_errors(Home.app, lambda home: home.pages)

@@ -25,6 +25,7 @@ from forgereg.lines import HARMLESS, visible
 from forgereg.logs import logger
 from forgereg.oci.errors import Forbidden, RegistryError, RequestInvalid
 from forgereg.web.answer import break_off, whole
+from forgereg.web.coding import compress
 from forgereg.web.guard import Clients, Guard
 from forgereg.web.host import host_of, is_secure
 from forgereg.web.problem import describe
@@ -81,17 +82,13 @@ class Pages:
 
     async def show(self, request: Request, template: str, **values: Any) -> bytes:
         """
-        Answer with a page.
+        Answer with a page, or a part of one.
 
         :param template: the name of its file, without ``.html``.
         :param values: what it shows, beside what every page does: see ``base.html``.
         """
         request.setHeader("Cache-Control", "no-store")
         request.setHeader("Vary", "Host, Cookie")
-        return whole(request, HTML, await self.write(request, template, **values))
-
-    async def write(self, request: Request, template: str, **values: Any) -> bytes:
-        """Write a page, or a part of one."""
         for name, value in _HEADERS.items():
             request.setHeader(name, value)
         shared = {
@@ -101,7 +98,8 @@ class Pages:
             "now": self.now(),
         }
         text = await self.render(template, **(shared | values))
-        return text.encode("utf-8", "replace")
+        body = compress(request, text.encode("utf-8", "replace"))
+        return whole(request, HTML, body)
 
     async def render(self, template: str, **values: Any) -> str:
         """Fill a template for nobody in particular."""

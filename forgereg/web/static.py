@@ -17,6 +17,7 @@ from twisted.web.server import Request
 from werkzeug.http import parse_etags
 
 from forgereg.web.answer import header, whole
+from forgereg.web.coding import compress
 
 _ROOM = "/-/static/"
 #: How much of the digest of a file stands in its address, in characters.
@@ -67,11 +68,15 @@ class Static:
         is_stamped = request.uri.partition(b"?")[2] == found.stamp.encode()
         most = "public, max-age=31536000, immutable" if is_stamped else "no-cache"
         request.setHeader("Cache-Control", most)
-        request.setHeader("ETag", f'"{found.stamp}"')
+        # Weak, since it is that of the compressed bytes, too.
+        request.setHeader("ETag", f'W/"{found.stamp}"')
         if parse_etags(header(request, "if-none-match")).contains_weak(found.stamp):
             request.setResponseCode(HTTPStatus.NOT_MODIFIED)
             return b""
-        return whole(request, found.content_type, found.content)
+        content = found.content
+        if found.content_type.startswith("text/"):
+            content = compress(request, content)
+        return whole(request, found.content_type, content)
 
     @app.route("/<path:path>")
     def nothing(self, request: Request, path: str) -> bytes:

@@ -340,6 +340,7 @@ def test_any_words(rows: list[tuple[str, str]], text: str) -> None:
         ("//example.org", False),
         ("https://", False),
         ("https://[", False),
+        ("https://evil.example\\@example.org/", False),
         ("https://example.org/ x", False),
         ("https://example.org/\u202e", False),
         (f"https://example.org/{'x' * 500}", False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,16 @@ def test_package_that_still_fails(served: Served) -> None:
     answer = served.get(LATEST, ANY_FORM)
     assert (answer.status, served.nix.counts) == (422, (2, 1, 1))
     assert "it is broken" in answer.error[1]
+
+
+def test_where_it_failed(served: Served) -> None:
+    """A failed build says where it failed, not that the flake was looked at again."""
+    save(served, "new")
+    served.pull("packages/hello")
+    served.nix.fail("build", "error: it is broken")
+    assert served.get(NEW, ANY_FORM).status == 422
+    page = served.get("/-/builds/id-2").body.decode()
+    assert re.search(r'class="broke">\s*<span>Building<', page)
 
 
 def test_package_that_fails_anew(served: Served) -> None:

@@ -97,12 +97,11 @@ class Tab:
         self.faults.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
-    def check(self, name: str, most_shift: float = MOST_SHIFT) -> None:
+    def check(self, name: str) -> None:
         """
         Take a picture, and fail if the page as it is now has a fault.
 
         :param name: of the picture, to which the look is added.
-        :param most_shift: how much of it may have moved, as Cumulative Layout Shift.
         """
         look = self.look
         path = self.pictures / f"{name}-{look.device}-{look.scheme}.png"
@@ -111,7 +110,7 @@ class Tab:
         found = [*self.faults, *wide]
         if self.has_scripts:  # they are what measures
             shifts = self.page.evaluate("window.shifts")
-            if sum(value for value, _ in shifts) > most_shift:
+            if sum(value for value, _ in shifts) > MOST_SHIFT:
                 found.append(f"moves while it loads: {shifts}")
             found += _violations(self.page)
         assert not found, "\n".join([path.name, *found])

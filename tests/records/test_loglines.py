@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,24 @@ def test_search_of_much(tmp_path: Path) -> None:
     search = found(tmp_path, numbered(1000), "line")
     assert list(search.found) == list(range(1, 201)) and search.is_cut
     assert found(tmp_path, b"x" * 2**21, "y").found == {}
+
+
+@given(TEXTS, st.text("ab", min_size=1, max_size=2))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_search_finds_each(tmp_path: Path, written: list[str], text: str) -> None:
+    """Each line that has it is found once, with its number and its place."""
+    data = "".join(f"{line}\n" for line in written).encode()
+    search = found(tmp_path, data, text)
+    expected = {n: x for n, x in enumerate(written, 1) if text in x}
+    assert {n: line.text for n, line in search.found.items()} == expected
+    for line in search.found.values():
+        assert data[line.offset :].startswith(line.text.encode())
+
+
+def test_search_among_many_lines(tmp_path: Path) -> None:
+    """Lines without it cost next to nothing, however many lie around one that has it."""
+    tracemalloc.start()
+    search = found(tmp_path, b"\n" * 2**17 + b"x\n" + b"\n" * 2**17, "x")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert list(search.found) == [2**17 + 1] and peak < 2**23

@@ -137,6 +137,13 @@ def test_pages_of_the_list(served: Served) -> None:
     second = page(served.site, f"{BUILDS}?state=failed&page=2")
     assert second.count("<tr id") == 10
     assert 'href="/-/builds?state=failed"' in second and "Older" not in second
+    assert "/-/builds/events" not in second
+
+
+def test_watching_the_last_page(served: Served, client: Connection) -> None:
+    """Only the first page is told of, as the others cost more the further they are."""
+    watcher = served.begin(f"{BUILDS}/events?page=200")
+    assert "/-/builds/id-1" in events(watcher)[0][2]
 
 
 def test_build(served: Served, client: Connection) -> None:
@@ -314,6 +321,16 @@ def test_too_many_watchers(served: Served, client: Connection) -> None:
     assert (answer.status, answer["Retry-After"]) == (503, "3")
     watchers[0].hang_up()
     assert served.begin(f"{BUILDS}/id-1/events").begun().status == 200
+
+
+def test_one_who_watches_much(served: Served, client: Connection) -> None:
+    """Nobody can watch so much that no one else can."""
+    watchers = [served.begin(f"{BUILDS}/events") for _ in range(50)]
+    assert {each.begun().status for each in watchers} == {200}
+    assert served.get(f"{BUILDS}/events").status == 503
+    other = Connection.to(served.site, address="192.0.2.2")
+    other.ask("GET", f"{BUILDS}/events")
+    assert other.begun().status == 200
 
 
 @pytest.mark.parametrize("is_slow", [False, True])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 from http import HTTPStatus
 from ipaddress import ip_network
 from typing import cast
 
 import pytest
 from attrs import define
+from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address
@@ -20,6 +22,8 @@ from forgereg.web.answer import refuse
 from forgereg.web.coding import Codings, choose_coding, declare
 from forgereg.web.guard import Clients
 from forgereg.web.problem import problem
+from tests.client import ask
+from tests.registry import Served
 
 CONTAINERD = "zstd;q=1.0, gzip;q=0.8, deflate;q=0.5"
 NEAR, FAR = "192.168.1.2", "192.0.2.7"
@@ -118,6 +122,29 @@ def test_lines() -> None:
     """An offer in two lines is one offer."""
     asked = Asked(requestHeaders=Headers({"Accept-Encoding": ["gzip;q=0.5", "zstd"]}))
     assert Codings(Clients()).offered_by(asked) == "zstd"
+
+
+@pytest.mark.parametrize("path", ["/", "/-/api/openapi.json", "/-/static/forge.css"])
+def test_texts(running: Served, path: str) -> None:
+    """Pages, their files and JSON are compressed for who can read that, and weakly named."""
+    browser = ("Accept", "text/html")
+    plain = ask(running.site, "GET", path, [browser])
+    assert not plain["Content-Encoding"]
+    for coding, decode in (("gzip", gzip.decompress), ("zstd", zstd.decompress)):
+        answer = ask(running.site, "GET", path, [browser, ("Accept-Encoding", coding)])
+        assert answer["Content-Encoding"] == coding
+        for each in (plain, answer):
+            assert "Accept-Encoding" in (each["Vary"] or "")
+            assert (each["ETag"] or "W/").startswith("W/")
+        assert len(answer.body) < len(plain.body)
+        assert decode(answer.body) == plain.body
+
+
+def test_short_text(running: Served) -> None:
+    """What fits into a packet is sent as it is."""
+    offered = [("Accept-Encoding", "gzip")]
+    answer = ask(running.site, "GET", "/-/static/builds.js", offered)
+    assert not answer["Content-Encoding"]
 
 
 def test_what_is_said() -> None:

@@ -52,6 +52,7 @@ def test_long_line() -> None:
     assert len(pieces("x" * 10**6)[0][0]) == MOST_SHOWN
     coloured = pieces("\x1b[31mx\x1b[0m" * 2 * MOST_SHOWN)
     assert sum(len(text) for text, _ in coloured) == MOST_SHOWN
+    assert len(coloured) <= 100  # each of which is an element of the page
 
 
 def test_visible() -> None:

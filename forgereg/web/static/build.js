@@ -1,8 +1,7 @@
 // Follow a build: how it stands, and its log, in which one can look for something.
-import { listen, parse, show } from "./live.js";
+import { listen, parse, renew } from "./live.js";
 
 const MOST_LINES = 10000;
-const state = document.getElementById("state");
 const told = document.getElementById("told");
 const log = document.getElementById("log");
 const follow = document.getElementById("follow");
@@ -48,11 +47,13 @@ if (log) {
   if (isLive) {
     let stop = log.dataset.stop;
     const on = {
-      state: (event) => show(state, event.data),
+      state: (event) => {
+        renew(event.data);
+        document.title = document.title.replace(/\S+ ·/, `${document.querySelector("#state .badge").textContent} ·`);
+      },
       end: (event, close) => {
         close();
         told.textContent = "The build is over.";
-        document.title = document.title.replace(/\S+ ·/, `${state.querySelector(".badge").textContent} ·`);
       },
     };
     if (isLast) {

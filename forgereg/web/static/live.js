@@ -1,7 +1,7 @@
 // Have a page told of what happens, and change what it shows without losing one's place.
 
 // Make one element like another, and keep what is the same: focus and selection stay.
-export function morph(old, fresh) {
+function morph(old, fresh) {
   if (old.isEqualNode(fresh)) return;
   if (old.nodeName !== fresh.nodeName || old.id !== fresh.id) {
     old.replaceWith(fresh);
@@ -49,6 +49,11 @@ export function parse(html) {
 // Show a piece of the page as the server has written it just now.
 export function show(element, html) {
   fill(element, [...parse(html).childNodes]);
+}
+
+// The same for pieces that each have an id, wherever on the page they are.
+export function renew(html) {
+  for (const each of [...parse(html).children]) morph(document.getElementById(each.id), each);
 }
 
 // Listen to a path; the browser comes again by itself, but not when it was turned away.
