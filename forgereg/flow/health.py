@@ -18,7 +18,7 @@ from typing import Any
 
 from attrs import define, evolve, field, frozen
 from sqlalchemy.exc import SQLAlchemyError
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
 from twisted.internet.interfaces import IReactorTime
 
@@ -121,7 +121,10 @@ class Health:
         if self._is_stopping():
             return [Check("stopping", False, "the registry is stopping")]
         looks = [Deferred.fromCoroutine(self._look(each)) for each in self._probes]
-        found: list[Check] = await gatherResults(looks, consumeErrors=True)
+        try:
+            found: list[Check] = await gatherResults(looks, consumeErrors=True)
+        except FirstError as e:  # such as that whoever asked has left
+            e.subFailure.raiseException()
         for check in found:
             self._tell(check)
         return found

@@ -31,6 +31,8 @@ _OF_THE_BETTER_END = (
     "ETag",
 )
 
+#: How long a list of what a client reads may be, in characters.
+_MOST_ACCEPTED = 2**12
 #: The parameter that counts how often a client was sent to the same place.
 _HOP = b"hop"
 
@@ -41,6 +43,12 @@ def header(request: Request, name: str) -> str | None:
     if lines is None:
         return None
     return ", ".join(line.decode("latin-1") for line in lines)
+
+
+def accepted(request: Request) -> str | None:
+    """Give what the client reads, as far as any would say it: parsing takes its time."""
+    said = header(request, "accept")
+    return None if said is None else said[:_MOST_ACCEPTED]
 
 
 def whole(request: Request, content_type: str, body: bytes) -> bytes:

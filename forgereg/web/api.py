@@ -43,6 +43,7 @@ from forgereg.oci.reference import (
 from forgereg.traces import NoTraces, Tracer
 from forgereg.web.answer import (
     JSON,
+    accepted,
     break_off,
     cut,
     fail,
@@ -155,7 +156,7 @@ class Api:
         client = self._clients.name(request)
         work = self._registry.blob(parsed, wanted, client, coding)
         opening = Pending(self._clock, Deferred.fromCoroutine(work), Blob.close)
-        patience = blob_seconds(family_of(header(request, "accept")))
+        patience = blob_seconds(family_of(accepted(request)))
         try:
             is_there = await opening.within(patience)
             request.setHeader("Accept-Ranges", "bytes")

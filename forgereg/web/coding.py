@@ -21,6 +21,8 @@ from forgereg.web.guard import Asked, Clients
 
 #: What is shorter fits into one packet as it is, in bytes.
 _SHORT = 1200
+#: How long a list of codings may be that is read, in characters: parsing takes its time.
+_MOST_OFFERED = 2**10
 
 
 class Asking(Asked, Protocol):
@@ -37,7 +39,7 @@ def choose_coding(accept_encoding: str | None) -> str | None:
     :returns: ``zstd``, ``gzip``, or None for the plain bytes; `zstd` only where it is
         named, since ``*`` is also what is said by who knows nothing of it.
     """
-    liked = parse_accept_header(accept_encoding)
+    liked = parse_accept_header((accept_encoding or "")[:_MOST_OFFERED])
     named = {item.lower() for item, _ in liked}
     codings = ("zstd", "gzip") if "zstd" in named else ("gzip",)
     best = max(codings, key=liked.quality)

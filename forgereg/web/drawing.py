@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-#: How wide what is next to nothing is drawn, so that it can be seen, in percent.
-_LEAST_WIDTH = 0.5
+#: How wide what is next to nothing is drawn, so that it can be seen, and how much of the
+#: picture all such parts may take, in percent.
+_LEAST_WIDTH, _LEAST_WIDTHS = 0.5, 20.0
 #: How high what is next to nothing is drawn, in percent.
 _LEAST_HEIGHT = 3.0
 
@@ -46,7 +47,7 @@ class Column:
 def stretches(sizes: Sequence[int]) -> tuple[Stretch, ...]:
     """Lay parts side by side by their size, all of them wide enough to be seen."""
     total = sum(sizes) or 1
-    least = min(_LEAST_WIDTH, 100 / max(1, len(sizes)))
+    least = min(_LEAST_WIDTH, _LEAST_WIDTHS / max(1, len(sizes)))
     widths = [max(least, 100 * size / total) for size in sizes]
     scale = 100 / (sum(widths) or 1)
     x, found = 0.0, []

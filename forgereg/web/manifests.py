@@ -28,8 +28,8 @@ from forgereg.oci.manifest import PAD
 from forgereg.oci.media import MANIFESTS, OCI_MANIFEST, REFERABLE
 from forgereg.oci.reference import Digest, Name, Tag
 from forgereg.web.answer import (
+    accepted,
     break_off,
-    header,
     hops,
     identify,
     is_known,
@@ -101,7 +101,7 @@ class Manifests:
             refusal = self._tombstones.find(reference)
             if refusal is not None:
                 return refuse(request, refusal)
-        accept = header(request, "accept")
+        accept = accepted(request)
         asked = _Asked(request, name, reference, family_of(accept), _accepted(accept))
         plan = patience(asked.family, request.method, by_tag, limits, hops(request))
         client = self._clients.name(request)

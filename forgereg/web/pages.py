@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from attrs import define, field
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.filters import do_filesizeformat
 from klein import Klein
 from twisted.python.failure import Failure
 from twisted.web.server import Request
@@ -76,8 +77,7 @@ class Pages:
         )
         self._templates.globals["asset"] = self.static.address
         filters = self._templates.filters
-        filters["size"] = partial(filters["filesizeformat"], binary=True)
-        filters |= {"age": age, "duration": duration, "instant": instant}
+        filters |= {"age": age, "duration": duration, "instant": instant, "size": size}
         filters["visible"] = partial(visible, but=HARMLESS)
 
     async def show(self, request: Request, template: str, **values: Any) -> bytes:
@@ -168,6 +168,11 @@ def tell_errors(app: Klein, pages_of: Callable[[Any], Pages]) -> None:
     app.handle_errors(RegistryError)(refused)  # type: ignore[arg-type]
     app.handle_errors(HTTPException)(misrouted)  # type: ignore[arg-type]
     app.handle_errors(Exception)(unexpected)  # type: ignore[arg-type]
+
+
+def size(count: int) -> str:
+    """Write a number of bytes for people, such as ``1.5 MiB``."""
+    return do_filesizeformat(count, binary=True).replace(" Byte", " byte")
 
 
 def duration(seconds: float) -> str:

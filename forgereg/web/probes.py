@@ -22,7 +22,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.http import parse_accept_header
 
 from forgereg.flow.health import Check, is_ready
-from forgereg.web.answer import JSON, fail, header, refuse, whole
+from forgereg.web.answer import JSON, accepted, fail, refuse, whole
 from forgereg.web.arguments import word
 from forgereg.web.problem import problem
 
@@ -90,7 +90,7 @@ def _wants_json(request: Request) -> bool:
     asked = word(request, "format")
     if asked in ("json", "text"):
         return asked == "json"
-    accept = parse_accept_header(header(request, "accept"), MIMEAccept)
+    accept = parse_accept_header(accepted(request), MIMEAccept)
     return bool(accept.best_match([_TEXT, JSON]) == JSON)
 
 

@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 
 from forgereg.flow.threads import InThread
 from forgereg.metrics import Metrics
-from forgereg.web.answer import fail, header, refuse, whole
+from forgereg.web.answer import accepted, fail, refuse, whole
 from forgereg.web.problem import problem
 
 
@@ -37,7 +37,7 @@ class Scrape:
     async def metrics(self, request: Request) -> bytes:
         """Give all metrics as they are now."""
         self._metrics.look()
-        accept = header(request, "accept") or ""
+        accept = accepted(request) or ""
         media_type, text = await self._in_thread(self._metrics.text, accept)
         request.setHeader("Vary", "Accept")
         request.setHeader("Cache-Control", "no-store")

@@ -10,7 +10,7 @@ import pytest
 from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from forgereg.flow import health as room
@@ -59,6 +59,17 @@ def ready(looking: Deferred[list[Check]]) -> bool:
 def patient() -> Patient:
     """Something that answers when it is told to."""
     return Patient()
+
+
+def test_who_asked_has_left(patient: Patient) -> None:
+    """Nothing is wrong where somebody does not wait for the end."""
+    looking = begin(patient.health().checks())
+    looking.cancel()
+    with pytest.raises(CancelledError):
+        result_of(looking)
+    again = begin(patient.health().checks())
+    patient.answers[1].callback("12 GB are free")
+    assert ready(again)
 
 
 def test_all_is_well(patient: Patient) -> None:

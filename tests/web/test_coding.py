@@ -59,6 +59,7 @@ DIGEST = parse_digest(f"sha256:{'a' * 64}")
         ("gzip;q=1.5", None),
         ("gzip;q=nan", None),
         ("gz\xefp, \x00", None),
+        ("x," * 10_000 + "gzip", None),
     ],
 )
 def test_choice(offered: str | None, coding: str | None) -> None:

@@ -323,6 +323,7 @@ def test_head(served: Served) -> None:
         ("text/*", "text/html"),
         ("application/json", "application/json"),
         ("text/html;q=0, application/json", "application/json"),
+        ("x/y," * 10_000 + "text/html", "application/json"),
     ],
 )
 def test_programs(served: Served, accept: str | None, kind: str) -> None:

@@ -48,7 +48,7 @@ def test_every_setting(served: Served) -> None:
     """Every setting is there, and those come first that somebody has set."""
     served.set(max_builds=3)
     page = text(served)
-    own, _, usual = page.partition("Settings ")[2].partition("settings are as they")
+    own, _, usual = page.partition("Settings ")[2].partition("settings have their")
     assert "FORGE_MAX_BUILDS 3 builds" in own
     assert all(row.variable in page for row in TABLE)
     assert "FORGE_TAG_TTL 300 seconds" in usual
@@ -57,7 +57,7 @@ def test_every_setting(served: Served) -> None:
 def test_setting_that_needs_a_restart(served: Served) -> None:
     """A setting that was changed and not yet applied shows both values."""
     served.set(cache_size=7)
-    assert "settings are as they come" in text(served).partition("CACHE_SIZE")[2]
+    assert "settings have their defaults" in text(served).partition("CACHE_SIZE")[2]
     assert "CACHE_SIZE 1000 manifests after a restart 7" in text(served)
 
 
@@ -89,8 +89,8 @@ def test_room(served: Served) -> None:
     served.set(blobs_size=2**30, sweep_bytes=2**20)
     served.pull("packages/hello")
     page = text(served)
-    assert re.search(r"Unpacked layers [\d.]+ (Bytes|KiB) of 1.0 GiB", page), page
-    assert re.search(r"Images that are kept [\d.]+ (Bytes|KiB) of 1.0 MiB", page), page
+    assert re.search(r"Unpacked layers [\d.]+ (bytes|KiB) of 1.0 GiB", page), page
+    assert re.search(r"Images that are kept [\d.]+ (bytes|KiB) of 1.0 MiB", page), page
 
 
 def test_sweep(served: Served) -> None:

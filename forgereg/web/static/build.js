@@ -18,21 +18,24 @@ function toEnd() {
 function append(html) {
   const isFollowing = follow.checked;
   log.append(parse(html));
-  const more = log.childElementCount - MOST_LINES;
-  if (more > 0) {
-    // Where one reads stays where it is.
-    const before = isFollowing ? 0 : log.scrollHeight;
-    const gone = new Range();
-    gone.setStart(log, 0);
-    gone.setEndBefore(log.children[more + 1000]);
-    gone.deleteContents();
-    const earlier = document.getElementById("earlier");
-    earlier.href = `${log.dataset.path}?before=${log.querySelector("[id]").id.slice(3)}`;
-    earlier.hidden = false;
-    if (!isFollowing) log.scrollTop -= before - log.scrollHeight;
-  }
   if (isFollowing) toEnd();
   if (query.value) mark();
+  // Once that is drawn: so what one sees does not move.
+  setTimeout(trim, 100);
+}
+
+function trim() {
+  const more = log.childElementCount - MOST_LINES;
+  if (more <= 0) return;
+  const below = log.scrollHeight - log.scrollTop;
+  const gone = new Range();
+  gone.setStart(log, 0);
+  gone.setEndBefore(log.children[more + 1000]);
+  gone.deleteContents();
+  log.scrollTop = log.scrollHeight - below;
+  const earlier = document.getElementById("earlier");
+  earlier.href = `${log.dataset.path}?before=${log.querySelector("[id]").id.slice(3)}`;
+  earlier.hidden = false;
 }
 
 if (log) {
