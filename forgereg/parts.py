@@ -49,6 +49,7 @@ from forgereg.nix.stream import Scripts
 from forgereg.nix.tokens import Token, environment, read_token, redact
 from forgereg.records.buildlogs import BuildLogs
 from forgereg.records.builds import BuildRecords
+from forgereg.records.kept import KeptImages
 from forgereg.records.pulls import Pulls
 from forgereg.records.records import Records
 from forgereg.records.revisions import Revisions
@@ -300,7 +301,7 @@ class Parts:
     def _made_sweeper(self) -> Sweeper:
         machine = self.machine
         return Sweeper(
-            self._pull_records,
+            KeptImages(self.records.engine),
             self.pulls,
             machine.blobs,
             self._store,

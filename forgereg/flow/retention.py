@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from attrs import define, field, frozen
 
 from forgereg.oci.reference import Digest
-from forgereg.records.pulls import KeptImage
+from forgereg.records.kept import KeptImage
 
 _DAY_SECONDS = 86400.0
 

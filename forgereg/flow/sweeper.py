@@ -27,7 +27,7 @@ from forgereg.nix.roots import Roots
 from forgereg.nix.store import Store
 from forgereg.oci.errors import ArchiveInvalid, DiskFull
 from forgereg.oci.reference import Digest, Name
-from forgereg.records.pulls import Forgotten, KeptImage, Pulls
+from forgereg.records.kept import Forgotten, KeptImage, KeptImages
 
 _log = logger(__name__)
 
@@ -53,7 +53,7 @@ class Sweeper:
     :ivar last: when something was let go of last, and what; None since the start.
     """
 
-    _pulls: Pulls
+    _images: KeptImages
     _pull_log: PullLog
     _blobs: BlobStore
     _store: Store
@@ -150,11 +150,11 @@ class Sweeper:
     async def _forget(self, image: KeptImage, free: Set[Digest]) -> Forgotten | None:
         what = image.source, image.pulled_at
         try:
-            return await self._in_thread(self._pulls.forget, *what)
+            return await self._in_thread(self._images.forget, *what)
         except DiskFull:
             # Blobs may be deleted at any time, and without them there may be room.
             await self._in_thread(self._delete, image.blobs & free)
-            return await self._in_thread(self._pulls.forget, *what)
+            return await self._in_thread(self._images.forget, *what)
 
     def _survey(
         self, now: float
@@ -162,7 +162,7 @@ class Sweeper:
         """Look at what is there. Blocking."""
         # Files first: whatever is kept meanwhile, the records know what is listed.
         stored = list(self._blobs.all())
-        images = self._pulls.images(now)
+        images = self._images.all(now)
         sizes: dict[Unit, int] = {each.digest: each.size for each in stored}
         for archive in {image.source.archive for image in images}:
             with suppress(ArchiveInvalid, OSError):

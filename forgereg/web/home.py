@@ -17,7 +17,8 @@ from twisted.web.server import Request
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
-from forgereg.flow.catalogue import Catalogue, Entry, Kind, Standing, View
+from forgereg.flow.catalogue import Catalogue, Standing, View
+from forgereg.flow.entries import Entry, Kind
 from forgereg.web.answer import JSON, accepted, whole
 from forgereg.web.arguments import digits, is_given, word
 from forgereg.web.commands import commands, compose_command

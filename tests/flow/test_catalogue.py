@@ -9,15 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forgereg.flow.catalogue import (
-    Catalogue,
-    Entry,
-    Kind,
-    Standing,
-    View,
-    is_link,
-    read_entries,
-)
+from forgereg.flow.catalogue import Catalogue, Standing, View
+from forgereg.flow.entries import Entry, Kind, read_entries
 from forgereg.flow.flakes import Flake
 from forgereg.values import FlakeSetting
 from tests.deferreds import begin, result_of
@@ -327,28 +320,6 @@ def test_any_words(rows: list[tuple[str, str]], text: str) -> None:
             entry
             in View(listed, [], {}, {}, {}).search(entry.name, None, None).entries[:1]
         )
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("https://example.org/x?y", True),
-        ("http://[::1]/", True),
-        ("HTTPS://example.org", True),
-        ("javascript:alert(1)", False),
-        ("data:text/html,x", False),
-        ("//example.org", False),
-        ("https://", False),
-        ("https://[", False),
-        ("https://evil.example\\@example.org/", False),
-        ("https://example.org/ x", False),
-        ("https://example.org/\u202e", False),
-        (f"https://example.org/{'x' * 500}", False),
-    ],
-)
-def test_links(text: str, expected: bool) -> None:
-    """Nothing is a link but the address of a page."""
-    assert is_link(text) == expected
 
 
 def test_entries_are_compared_by_what_they_show(served: Served) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from forgereg.flow.retention import Budget, Busy, Plan, Unit, plan
 from forgereg.oci.manifest import sha256
 from forgereg.oci.reference import Digest, Name
-from forgereg.records.pulls import KeptImage
+from forgereg.records.kept import KeptImage
 from forgereg.records.records import Source
 from tests.doubles import store_path
 

@@ -20,7 +20,8 @@ from forgereg.nix.store import Store
 from forgereg.oci.errors import DiskFull
 from forgereg.oci.manifest import sha256
 from forgereg.oci.reference import Name, Tag, parse_digest
-from forgereg.records.pulls import Forgotten, KeptImage, Pulls
+from forgereg.records.kept import Forgotten, KeptImage, KeptImages
+from forgereg.records.pulls import Pulls
 from forgereg.records.records import Source
 from tests.archives import Recipe, layer
 from tests.conftest import Log
@@ -59,12 +60,12 @@ class Swept:
         served = self.served
         pulls = Pulls(served.records.engine)
         self.pull_log = PullLog(pulls.note, served.threads, served.clock, self.now)
-        self.sweeper = self.sweeping(pulls)
+        self.sweeper = self.sweeping(KeptImages(served.records.engine))
 
-    def sweeping(self, pulls: Pulls) -> Sweeper:
+    def sweeping(self, images: KeptImages) -> Sweeper:
         served = self.served
         return Sweeper(
-            pulls,
+            images,
             self.pull_log,
             served.blobs,
             Store(served.store.root),
@@ -386,7 +387,7 @@ def test_deleted_by_hand(a: Swept) -> None:
 
 
 @frozen
-class FullDisk(Pulls):
+class FullDisk(KeptImages):
     """Records that have no room until every blob is deleted."""
 
     blobs: Path
@@ -401,7 +402,7 @@ def test_full_disk_is_swept(a: Swept) -> None:
     """On a disk without room for a record, blobs go first and make room."""
     a.pull("hello")
     a.served.clock.advance(2 * DAY)
-    pulls = FullDisk(a.served.records.engine, a.served.state / "blobs")
-    a.sweeper = a.sweeping(pulls)
+    images = FullDisk(a.served.records.engine, a.served.state / "blobs")
+    a.sweeper = a.sweeping(images)
     assert names(a.sweep()) == [HELLO_NAMES]
     assert a.files() == (0, 0)

@@ -10,11 +10,11 @@ from forgereg.oci.errors import DiskFull
 from forgereg.oci.manifest import sha256
 from forgereg.oci.reference import Digest
 from forgereg.records.builds import BuildRecords
-from forgereg.records.pulls import Pulls
+from forgereg.records.kept import KeptImages
 from forgereg.records.records import Records
 from forgereg.records.revisions import Making, Revision, Revisions, Sharing
 from tests.records.test_builds import row
-from tests.records.test_pulls import (
+from tests.records.test_kept import (
     HELLO,
     LATEST,
     NEW,
@@ -86,7 +86,7 @@ def test_image_that_is_let_go_of(records: Records, revisions: Revisions) -> None
     old, new = built(records)
     revisions.note(HELLO, LATEST, OLD.derivation, old, 10.0)
     revisions.note(HELLO, LATEST, NEW.derivation, new, 20.0)
-    Pulls(records.engine).forget(OLD, None)
+    KeptImages(records.engine).forget(OLD, None)
     assert revisions.of(HELLO) == [Revision(LATEST, NEW.derivation, new, 20.0)]
     assert revisions.making(HELLO, old) is None
     with records.engine.connect() as connection:
@@ -105,7 +105,7 @@ def test_how_an_image_came_to_be(records: Records, revisions: Revisions) -> None
     builds.save([row("b-1", 1.0, derivation=OLD.derivation)])
     builds.save([row("b-2", 2.0, derivation=OLD.derivation)])
     assert revisions.making(HELLO, old) == Making(OLD, 10.0, 4.5, "b-2")
-    assert Pulls(records.engine).images(30.0)[0].seen_at == 10.0
+    assert KeptImages(records.engine).all(30.0)[0].seen_at == 10.0
     revisions.note_making(source("unknown"), 1.0, 1.0)
 
 
