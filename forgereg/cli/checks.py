@@ -26,6 +26,8 @@ from forgereg.values import FlakeSetting
 #: How long nix may take to build nothing, and to look a flake up, in seconds.
 _TRIAL_SECONDS, _LOCK_SECONDS = 120.0, 120.0
 _MAX_SAID = 300
+#: How long a secret has to be that nobody guesses, in characters.
+_LEAST_SECRET = 20
 
 
 @frozen
@@ -117,11 +119,15 @@ def look_at_secrets(machine: Machine) -> Iterator[Finding]:
     ):
         if path:
             try:
-                read_secret(path)
+                secret = read_secret(path) or ""
             except ValueError as e:
                 yield wrong(variable, str(e), "put one secret into it")
-            else:
-                yield _privacy(variable, path)
+                continue
+            yield _privacy(variable, path)
+            # Nobody who tries one after another is slowed down enough.
+            if len(secret) < _LEAST_SECRET:
+                advice = f"make another: openssl rand -hex 32 > {path}"
+                yield doubtful(variable, f"what {path} holds can be guessed", advice)
     for each in flakes_of(settings):
         if each.token_file:
             try:
@@ -173,8 +179,9 @@ def _flake(machine: Machine, flake: FlakeSetting) -> Finding:
             return "", f"nix cannot be run: {e.strerror}"
         if not status:
             return answer, ""
-        text = told(said)[:_MAX_SAID] or f"nix ended with status {status}"
-        return "", redact(masked(text), token)
+        # First what is secret is taken out: a half of it might not be found.
+        text = redact(masked(told(said)), token)[:_MAX_SAID]
+        return "", text or f"nix ended with status {status}"
 
     answer, said = ask(machine.command.lock(flake.flake), _LOCK_SECONDS)
     if said:

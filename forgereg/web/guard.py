@@ -75,11 +75,12 @@ class Clients:
     def told_by_proxy(self, request: Asked, name: str) -> str | None:
         """Give what a proxy that is believed says of a request, in a header."""
         peer = _peer(request)
-        lines = request.requestHeaders.getRawHeaders(name, [])
+        # As text Twisted gives up on what is not UTF-8.
+        lines = request.requestHeaders.getRawHeaders(name.encode(), [])
         if not lines or not (peer is None or _is_in(peer, self.proxies)):
             return None
         # Each proxy adds what it knows; the others may be the client's own words.
-        return ",".join(lines).rpartition(",")[2].strip()
+        return b",".join(lines).decode("latin-1").rpartition(",")[2].strip()
 
     def _find(self, request: Asked) -> _Address | None:
         """Give the client's address; None for what comes over a Unix socket."""

@@ -13,7 +13,9 @@ from importlib.resources import files
 
 from attrs import define, field, frozen
 from klein import Klein
+from twisted.python.failure import Failure
 from twisted.web.server import Request
+from werkzeug.exceptions import HTTPException
 from werkzeug.http import parse_etags
 
 from forgereg.web.answer import header, whole
@@ -78,9 +80,8 @@ class Static:
             content = compress(request, content)
         return whole(request, found.content_type, content)
 
-    @app.route("/<path:path>")
-    def nothing(self, request: Request, path: str) -> bytes:
-        """Answer what is no file."""
+    @app.handle_errors(HTTPException)  # type: ignore[arg-type]
+    def _misrouted(self, request: Request, failure: Failure) -> bytes:
         return self._nothing(request)
 
     def _nothing(self, request: Request) -> bytes:

@@ -163,8 +163,8 @@ def test_flakes(tmp_path: Path) -> None:
 def test_secret_files(tmp_path: Path) -> None:
     """Secrets that others can read, or nobody, are told of, and stay secret."""
     open_to_all, private = tmp_path / "open", tmp_path / "private"
-    for path, mode in ((open_to_all, 0o644), (private, 0o600)):
-        path.write_text("sesame\n")
+    for path, mode, times in ((open_to_all, 0o644, 1), (private, 0o600, 4)):
+        path.write_text("sesame" * times)
         path.chmod(mode)
     told = ask(
         tmp_path,
@@ -175,6 +175,8 @@ def test_secret_files(tmp_path: Path) -> None:
     level, said = told.of("FORGE_ADMIN_TOKEN_FILE")
     assert level == "warning" and f"chmod 600 {open_to_all}" in said
     assert told.of("FORGE_HOOK_SECRET_FILE")[0] == "ok"
+    assert f"what {open_to_all} holds can be guessed" in str(told.findings)
+    assert f"what {private} holds" not in str(told.findings)
     assert told.of("flake")[0] == "error"
     assert "sesame" not in str(told.findings)
 

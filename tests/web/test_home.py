@@ -240,6 +240,14 @@ def test_behind_a_proxy(served: Served, client: str) -> None:
     assert f"{CLIENTS[client]} Copy" in text
 
 
+@pytest.mark.parametrize("name", ["Host", "Proto"])
+def test_nonsense_of_a_proxy(served: Served, name: str) -> None:
+    """What a proxy hands on need not be text."""
+    headers = [(f"X-Forwarded-{name}", "\xff")]
+    answer = ask(served.site, "GET", "/", headers, address="127.0.0.1")
+    assert answer.status == 200
+
+
 def test_strange_host(served: Served) -> None:
     """Who says no host that images could be pulled from sees the page all the same."""
     answer = ask(served.site, "GET", "/", host="<b>")

@@ -21,5 +21,8 @@ def test_every_file_is_served_for_ever(running: Served) -> None:
 
 def test_other_files_are_not(running: Served) -> None:
     """Nothing but the files of the pages is served below their path."""
-    for name in ("nothing.js", "..%2Fpages.py", "../pages.py", ""):
-        assert ask(running.site, "GET", f"/-/static/{name}").status == 404
+    for name in ("nothing.js", "..%2Fpages.py", "../pages.py", "", "%0A", "a/%0A"):
+        answer = ask(running.site, "GET", f"/-/static/{name}")
+        assert answer.status == 404
+        assert answer["Content-Type"] == "text/plain; charset=utf-8"
+    assert ask(running.site, "POST", "/-/static/forge.css").status == 404
