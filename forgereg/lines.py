@@ -78,6 +78,16 @@ def visible(text: str, but: str = "") -> str:
     )
 
 
+def one_line(text: str, most: int, but: str = "") -> str:
+    """
+    Write any text as `visible` does, on one line that is cut if it is long.
+
+    :param most: how long it may be, in characters.
+    """
+    line = visible(" ".join(text[: 2 * most].split()), but)
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
 #: What cannot be seen either, and does no harm in a page: blanks, ends of lines, and
 #: what joins emoji.
 HARMLESS = "\t\n\u00a0\u200d\u2009\u202f\u3000"

@@ -1,5 +1,5 @@
 """
-Make the service that twistd runs: the only file that knows every room.
+Make the service that twistd runs: what reads the environment, and owns the reactor.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from forgereg.flow.families import IMAGE, Wanted, images_in, paths_listed
 from forgereg.flow.flakes import Flake
-from forgereg.lines import HARMLESS, visible
+from forgereg.lines import HARMLESS, one_line
 from forgereg.oci.reference import is_name
 
 #: How much of a text is shown, in characters, and of a link, which is none if it is cut.
@@ -129,6 +129,4 @@ def is_link(text: str) -> bool:
 
 
 def _shown(text: str, most: int) -> str:
-    """Give a text on one line, with nothing hidden in it, cut if it is long."""
-    plain = visible(" ".join(text[: 2 * most].split()), HARMLESS)
-    return plain if len(plain) <= most else f"{plain[: most - 1]}…"
+    return one_line(text, most, HARMLESS)

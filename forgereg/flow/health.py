@@ -26,7 +26,7 @@ from forgereg.blobs.store import BlobStore
 from forgereg.flow.flakes import Flake
 from forgereg.flow.once import Once
 from forgereg.flow.threads import InThread
-from forgereg.lines import masked
+from forgereg.lines import masked, one_line
 from forgereg.logs import logger
 from forgereg.nix.build import Run
 from forgereg.nix.events import parse_line
@@ -158,7 +158,9 @@ class Health:
             if e.said:
                 _log.warn("{name}: {said}", name=probe.name, said=e.said)
         now = self._clock.seconds()
-        check = evolve(check, detail=_line(check.detail), seconds=now - begun)
+        check = evolve(
+            check, detail=one_line(check.detail, _MAX_DETAIL), seconds=now - begun
+        )
         self._known[probe.name] = check, now
         return check
 
@@ -178,13 +180,6 @@ class Health:
 def is_ready(checks: Sequence[Check]) -> bool:
     """Say whether the registry can serve."""
     return all(check.is_ok or not check.is_required for check in checks)
-
-
-def _line(text: str) -> str:
-    """Write what may come from anywhere as one line that is not too long."""
-    line = "".join(c if c.isprintable() else " " for c in text)
-    line = " ".join(line.split())
-    return line if len(line) <= _MAX_DETAIL else f"{line[:_MAX_DETAIL]}…"
 
 
 @frozen
@@ -244,7 +239,10 @@ class Ground:
             raise Unwell(f"nix has not answered for {_NIX_SECONDS:.0f} s")
         if ended.status != 0 or ended.out.strip() != b"true":
             lines = [line.text for line in map(parse_line, said) if line]
-            told = _line(masked(" ".join(lines))) or f"status {ended.status}"
+            told = (
+                one_line(masked(" ".join(lines)), _MAX_DETAIL)
+                or f"status {ended.status}"
+            )
             raise Unwell("nix does not work; the log says why", told)
         return "nix answers"
 
@@ -276,5 +274,5 @@ def look_at_disk(folder: Path) -> int:
         raise Unwell(f"the state directory cannot be written: {why}") from e
     free = disk.f_bavail * disk.f_frsize
     if free < LEAST_FREE:
-        raise Unwell(f"only {free / 1e6:.0f} MB are free")
+        raise Unwell(f"only {free / 2**20:.0f} MiB are free")
     return free

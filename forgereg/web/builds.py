@@ -22,12 +22,11 @@ from forgereg.flow.source import FileSource
 from forgereg.flow.threads import InThread, or_drop
 from forgereg.oci.errors import BuildUnknown
 from forgereg.records.buildlogs import BuildLogs
-from forgereg.records.loglines import LogLine, LogLines, Search, Stretch
+from forgereg.records.loglines import LogLines, Search
 from forgereg.web import control
-from forgereg.web.answer import header
-from forgereg.web.arguments import digits, is_given, number, states, word
-from forgereg.web.colours import Pieces, pieces
+from forgereg.web.arguments import number, states, word
 from forgereg.web.events import Pulse, Stream, Streams
+from forgereg.web.excerpt import Excerpt, chosen, excerpt, numbered, resumed_at
 from forgereg.web.guard import Clients
 from forgereg.web.login import go, read_form
 from forgereg.web.pages import Pages, tell_errors
@@ -56,22 +55,6 @@ class Works(control.Works, Protocol):
 
     @property
     def logs(self) -> BuildLogs: ...
-
-
-@frozen
-class _Shown:
-    """
-    Lines as a page has them.
-
-    :ivar lines: each with its number, where that is known, and its pieces.
-    :ivar left_out: from where something is missing before them, in bytes.
-    """
-
-    lines: Sequence[tuple[LogLine, int | None, Pieces]]
-    start: int = 0
-    stop: int = 0
-    size: int = 0
-    left_out: int | None = None
 
 
 @frozen
@@ -193,12 +176,12 @@ class BuildPages:
         lines = LogLines(self._works.logs, id, report.state.is_over)
         if query:
             search = await self._search(id, query)
-            shown = _Shown([])
-            found = await self._in_thread(_pieces, search.found)
+            shown = Excerpt([])
+            found = await self._in_thread(numbered, search.found)
         else:
             search, found = None, []
-            read = _chosen(request, lines)
-            shown = await self._in_thread(lambda: _show(read()))
+            read = chosen(request, lines)
+            shown = await self._in_thread(lambda: excerpt(read()))
         return await self.pages.show(
             request,
             "build",
@@ -223,7 +206,7 @@ class BuildPages:
     async def events(self, request: Request, id: str) -> bytes:
         """Tell how a build goes on, and what nix says."""
         await self._works.build(id)
-        offset = _offset(request)
+        offset = resumed_at(request)
         may_change = self.pages.may_change(request)
         tell = partial(self._tell, id, offset, may_change)
         return await self._streams.serve(request, tell)
@@ -269,11 +252,11 @@ class BuildPages:
 
     async def _write_log(
         self, id: str, offset: int, is_over: bool
-    ) -> tuple[_Shown, str]:
+    ) -> tuple[Excerpt, str]:
         lines = LogLines(self._works.logs, id, is_over)
 
-        def read() -> _Shown:
-            return _show(lines.news(offset), offset)
+        def read() -> Excerpt:
+            return excerpt(lines.news(offset), offset)
 
         log = await self._in_thread(read)
         if not log.lines:
@@ -325,46 +308,6 @@ class BuildPages:
         return {"has_token": self._has_token(), "is_known": self._is_known(request)}
 
     tell_errors(app, lambda self: self.pages)
-
-
-def _show(stretch: Stretch, since: int | None = None) -> _Shown:
-    """
-    Cut lines into pieces.
-
-    :param since: where what was shown before them ends, in bytes.
-    """
-    is_whole = since is None or stretch.start <= since
-    return _Shown(
-        [(line, None, pieces(line.text)) for line in stretch.lines],
-        stretch.start,
-        stretch.stop,
-        stretch.size,
-        None if is_whole else since,
-    )
-
-
-def _pieces(found: dict[int, LogLine]) -> Sequence[tuple[LogLine, int | None, Pieces]]:
-    return [(line, number, pieces(line.text)) for number, line in found.items()]
-
-
-def _chosen(request: Request, lines: LogLines) -> Callable[[], Stretch]:
-    """Say which lines are asked for."""
-    for name, read in (
-        ("before", lines.before),
-        ("from", lines.since),
-        ("at", lines.around),
-    ):
-        if is_given(request, name):
-            return partial(read, number(request, name))
-    return lines.last
-
-
-def _offset(request: Request) -> int:
-    """Say from where on a log is wanted: where it broke off, if it did."""
-    said = digits(header(request, "last-event-id") or "")
-    if said is not None:
-        return said
-    return number(request, "from") if is_given(request, "from") else 0
 
 
 def _choice(request: Request) -> Choice:

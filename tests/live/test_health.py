@@ -77,7 +77,7 @@ def test_disk_that_is_full(disk: Path) -> None:
     with daemon.registry(disk, FLAKE) as running:
         ballast = running.state / "ballast"
         do("fallocate", "--length", str(DISK_BYTES - 48 * 2**20), ballast)
-        eventually(lambda: "MB are free" in failed(running).get("disk", ""))
+        eventually(lambda: "MiB are free" in failed(running).get("disk", ""))
         ballast.unlink()
         eventually(lambda: failed(running) == {})
 
