@@ -46,6 +46,7 @@ from forgereg.config import (
     SettingInvalid,
     Settings,
     defaults,
+    find_strangers,
     read_settings,
 )
 from forgereg.flow.threads import InThread
@@ -90,6 +91,8 @@ class Options(usage.Options):
     """The settings as options of twistd."""
 
     synopsis = "[options]"
+    #: What looks like a setting and is none → what to do; since the last `read`.
+    strangers: Mapping[str, str] = {}
     longdesc = (
         "Serve the images of a Nix flake as an OCI registry. Every option can also be"
         " an environment variable, named in parentheses, or a line in the file .env."
@@ -118,6 +121,7 @@ class Options(usage.Options):
             env_file = dotenv_values(_ENV_FILE)
         except (OSError, UnicodeDecodeError) as e:
             raise SettingInvalid(f"the file .env cannot be read: {e}") from e
+        self.strangers = find_strangers(os.environ, env_file)
         return read_settings(given, os.environ, env_file, _DEFAULTS)
 
 
@@ -278,6 +282,7 @@ class _Running(Service):
             where, why = self._options.settings.endpoint, outcome[0].getErrorMessage()
             self._refuse(f"cannot listen on {where}: {why}")
         self._port = outcome[0]
+        self._warn()
         for flake in self._assembly.parts.flakes:
             _log.info(
                 "serving {names} from {flake} for {system} at {address}",
@@ -286,6 +291,10 @@ class _Running(Service):
                 system=self._options.settings.system,
                 address=self._port.getHost(),
             )
+
+    def _warn(self) -> None:
+        for name, advice in self._options.strangers.items():
+            _log.warn("{name} is no setting; {advice}", name=name, advice=advice)
 
     def _refuse(self, message: str) -> NoReturn:
         # twistd has turned standard error into the log by now.
@@ -392,6 +401,7 @@ class _Running(Service):
         logs.set_level(read[0].log_level)
         logs.set_format(read[0].log_format)
         _log.info("the settings have been read again")
+        self._warn()
         if others:
             names = ", ".join(others)
             _log.warn("needs a restart to take effect: {names}", names=names)

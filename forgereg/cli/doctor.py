@@ -29,7 +29,7 @@ from forgereg import tap
 from forgereg.cli import checks, disk
 from forgereg.cli.address import is_answered, look_at_port, parse_endpoint
 from forgereg.cli.certificates import look_at_tls
-from forgereg.cli.findings import Finding, Level, fine, wrong
+from forgereg.cli.findings import Finding, Level, doubtful, fine, wrong
 from forgereg.cli.screen import clean, say
 from forgereg.config import SettingInvalid, Settings
 from forgereg.lines import masked
@@ -72,6 +72,8 @@ def examine(options: Options, environ: Mapping[str, str]) -> Iterator[Finding]:
         yield wrong("settings", masked(str(e)), f"{advice}: README, 'Settings'")
         return
     yield fine("settings", "make sense")
+    for name, advice in options.strangers.items():
+        yield doubtful("settings", f"{name} is no setting", advice)
     with ExitStack() as stack:
         env = _nix_environment(environ, settings, stack)
         machine = checks.Machine(settings, env, platform.machine(), uuid.uuid4().hex)

@@ -109,6 +109,15 @@ def test_settings(tmp_path: Path) -> None:
     assert "CACHE_SIZE is 'much'; it must be" in told.of("settings")[1]
 
 
+def test_a_misspelt_setting(tmp_path: Path) -> None:
+    """A setting that is none is told of by the doctor, and when the registry starts."""
+    (tmp_path / ".env").write_text("FORGE_MAX_BILDS=3\n")
+    said = "FORGE_MAX_BILDS is no setting; did you mean FORGE_MAX_BUILDS?"
+    assert ask(tmp_path).of("settings") == ("warning", said)
+    with registry(tmp_path, NOWHERE) as running:
+        running.wait_for(said)
+
+
 def test_no_nix(tmp_path: Path) -> None:
     """Without nix, that is said, and flakes are not asked for."""
     (tmp_path / "bin").mkdir()
