@@ -16,7 +16,7 @@ from attrs import field, frozen
 from forgereg import traces
 from forgereg.cli.findings import Finding, doubtful, fine, remedy, wrong
 from forgereg.config import Settings
-from forgereg.lines import masked
+from forgereg.lines import masked, one_line
 from forgereg.nix.fitness import NixUnfit, check_nix, told
 from forgereg.nix.flake import Command, catalogue_query, limited, parse_locked
 from forgereg.nix.process import ask_now
@@ -69,7 +69,7 @@ def look_at_nix(machine: Machine) -> Iterator[Finding]:
         yield wrong("builds", f"nix builds nothing in {_TRIAL_SECONDS:.0f} s", advice)
         return
     if status:
-        text = told(said)[-_MAX_SAID:] or f"nix ended with status {status}"
+        text = one_line(told(said), _MAX_SAID) or f"nix ended with status {status}"
         advice = remedy(text, "have it build something by hand, as the same user")
         yield wrong("builds", f"nix cannot build: {text}", advice)
     else:
@@ -104,7 +104,7 @@ def look_at_programs(machine: Machine) -> Iterator[Finding]:
     if status:
         yield doubtful(
             "bubblewrap",
-            f"has no sandbox for images that are scripts: {said.strip()[:_MAX_SAID]}",
+            f"has no sandbox for images that are scripts: {one_line(said, _MAX_SAID)}",
             "allow user namespaces: docs/operations.md, 'Images that are scripts'",
         )
     else:
@@ -190,7 +190,7 @@ def _flake(machine: Machine, flake: FlakeSetting) -> Finding:
         if not status:
             return answer, ""
         # First what is secret is taken out: a half of it might not be found.
-        text = redact(masked(told(said)), token)[:_MAX_SAID]
+        text = one_line(redact(masked(told(said)), token), _MAX_SAID)
         return "", text or f"nix ended with status {status}"
 
     answer, said = ask(machine.command.lock(flake.flake), _LOCK_SECONDS)
