@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 from forgereg.cli.address import Endpoint
-from forgereg.cli.findings import Finding, doubtful, fine, wrong
+from forgereg.cli.findings import Finding, doubtful, fine, skipped, wrong
 
 #: How long before its end a certificate should have been replaced.
 _SOON = timedelta(days=21)
@@ -85,6 +85,8 @@ def look_at_tls(
         found = _read(key, certificate, Path(more) if more else None)
     except _Unusable as e:
         yield e.finding
+        others = "tls dates", "tls name", "tls trust"
+        yield from skipped("there is no certificate with its key", *others)
         return
     yield from _look_at_key(key)
     yield from _look_at_dates(found.chain)
@@ -109,6 +111,7 @@ def look_at_tls(
             "have it made with one, as by openssl req … -addext"
             f" subjectAltName=DNS:{here}",
         )
+        yield from skipped("clients refuse it", "tls trust")
         return
     yield from _look_at_names(found, names, here)
     yield _look_at_trust(endpoint, found, is_live)

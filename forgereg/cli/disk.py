@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from forgereg.assembly import open_records
 from forgereg.blobs.names import files
-from forgereg.cli.findings import Finding, doubtful, fine, wrong
+from forgereg.cli.findings import Finding, doubtful, fine, skipped, wrong
 from forgereg.config import Settings
 from forgereg.flow.health import Unwell, look_at_disk
 from forgereg.nix.store import store_root
@@ -76,6 +76,7 @@ def look_at_state(settings: Settings) -> Iterator[Finding]:
                 f"{folder} is not there, and {above} {why}",
                 "make it, and give it to the registry's user; or set FORGE_STATE_DIR",
             )
+            yield from skipped("nothing can be written there", "room")
             return
         yield fine("state", f"{folder} will be made")
         yield from _room(settings, folder, free)
@@ -93,6 +94,7 @@ def look_at_state(settings: Settings) -> Iterator[Finding]:
     except Unwell as e:
         advice = "make room, or give it to the registry's user (chown)"
         yield wrong("state", f"{folder}: {e.detail}", advice)
+        yield from skipped("nothing can be written there", "room", "records")
         return
     # Such as what root made there who started the registry once.
     others = [

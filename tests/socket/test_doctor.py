@@ -105,7 +105,7 @@ def test_settings(tmp_path: Path) -> None:
     """Settings are read as at the start, and told of in the same line."""
     (tmp_path / ".env").write_text("CACHE_SIZE=much\n")
     told = ask(tmp_path)
-    assert told.status == 1 and len(told.findings) == 1
+    assert told.status == 1 and told.of("everything else")[0] == "skipped"
     assert "CACHE_SIZE is 'much'; it must be" in told.of("settings")[1]
 
 
@@ -126,8 +126,10 @@ def test_no_nix(tmp_path: Path) -> None:
     told = ask(tmp_path, PATH=str(tmp_path / "bin"))
     assert told.of("nix")[0] == "error" and "install nix" in told.of("nix")[1]
     assert told.of("git")[0] == told.of("bubblewrap")[0] == "warning"
-    assert not any(each.what == "flake" for each in told.findings)
+    why = "not looked at, because nix does not work"
+    assert told.of("builds") == told.of("flake") == ("skipped", why)
     told = ask(tmp_path, PATH=str(tmp_path))
+    assert told.of("nix")[1].startswith("nix not found")
     assert "install util-linux" in told.of("nix")[1]
 
 
@@ -135,10 +137,10 @@ def test_no_nix(tmp_path: Path) -> None:
 def test_no_users_to_build(tmp_path: Path) -> None:
     """Root without the group nixbld reads which setting is missing."""
     config = "build-users-group = no-such-group\nsubstituters =\n"
-    level, said = ask(tmp_path, "--store", str(tmp_path / "s"), NIX_CONFIG=config).of(
-        "builds"
-    )
+    told = ask(tmp_path, "--store", str(tmp_path / "s"), NIX_CONFIG=config)
+    level, said = told.of("builds")
     assert level == "error" and "no-such-group" in said
+    assert told.of("flake")[0] == "skipped"
 
 
 def test_another_system(tmp_path: Path) -> None:
