@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
@@ -40,6 +41,7 @@ from twisted.scripts._twistd_unix import UnixAppLogger
 from forgereg import logs, traces
 from forgereg.assembly import Assembly, open_records
 from forgereg.blobs.store import BlobStore
+from forgereg.certificates import look_at_term, read_certificates
 from forgereg.config import (
     TABLE,
     Row,
@@ -49,6 +51,7 @@ from forgereg.config import (
     find_strangers,
     read_settings,
 )
+from forgereg.endpoint import parse_endpoint
 from forgereg.flow.threads import InThread
 from forgereg.machine import Machine
 from forgereg.metrics import Metrics
@@ -283,6 +286,7 @@ class _Running(Service):
             self._refuse(f"cannot listen on {where}: {why}")
         self._port = outcome[0]
         self._warn()
+        self._warn_of_certificates()
         for flake in self._assembly.parts.flakes:
             _log.info(
                 "serving {names} from {flake} for {system} at {address}",
@@ -295,6 +299,21 @@ class _Running(Service):
     def _warn(self) -> None:
         for name, advice in self._options.strangers.items():
             _log.warn("{name} is no setting; {advice}", name=name, advice=advice)
+
+    def _warn_of_certificates(self) -> None:
+        endpoint = parse_endpoint(self._options.settings.endpoint)
+        if not endpoint.has_tls:
+            return
+        _, own, more = endpoint.tls_files
+        chain = []
+        # What is wrong with the files is the endpoint's to say, which has read them.
+        with suppress(OSError, ValueError):
+            chain = read_certificates(own)[:1]
+            chain += read_certificates(more) if more else []
+        for each in chain:
+            term, text = look_at_term(each, datetime.now(UTC))
+            if advice := term.advice:
+                _log.warn("the certificate {text}: {advice}", text=text, advice=advice)
 
     def _refuse(self, message: str) -> NoReturn:
         # twistd has turned standard error into the log by now.

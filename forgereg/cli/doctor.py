@@ -27,11 +27,12 @@ from twisted.python.usage import UsageError
 
 from forgereg import tap
 from forgereg.cli import checks, disk
-from forgereg.cli.address import is_answered, look_at_port, parse_endpoint
+from forgereg.cli.address import is_answered, look_at_port
 from forgereg.cli.certificates import look_at_tls
 from forgereg.cli.findings import Finding, Level, doubtful, fine, skipped, wrong
 from forgereg.cli.screen import clean, say
 from forgereg.config import SettingInvalid, Settings
+from forgereg.endpoint import parse_endpoint
 from forgereg.lines import masked
 
 _COLOURS = {

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-from forgereg.cli.address import look_at_port, parse_endpoint
+from forgereg.cli.address import look_at_port
 from forgereg.cli.findings import Finding, Level
+from forgereg.endpoint import parse_endpoint
 from tests.certificates import certify
 from tests.daemon import ROOT, environment, flake, free_port, registry
 from tests.findings import Told
