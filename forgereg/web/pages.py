@@ -15,7 +15,6 @@ from typing import Any, cast
 
 from attrs import define, field
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from jinja2.filters import do_filesizeformat
 from klein import Klein
 from twisted.python.failure import Failure
 from twisted.web.server import Request
@@ -25,6 +24,7 @@ from forgereg.flow.threads import InThread
 from forgereg.lines import HARMLESS, visible
 from forgereg.logs import logger
 from forgereg.oci.errors import Forbidden, RegistryError, RequestInvalid
+from forgereg.sizes import size
 from forgereg.web.answer import break_off, whole
 from forgereg.web.coding import compress
 from forgereg.web.guard import Clients, Guard
@@ -168,11 +168,6 @@ def tell_errors(app: Klein, pages_of: Callable[[Any], Pages]) -> None:
     app.handle_errors(RegistryError)(refused)  # type: ignore[arg-type]
     app.handle_errors(HTTPException)(misrouted)  # type: ignore[arg-type]
     app.handle_errors(Exception)(unexpected)  # type: ignore[arg-type]
-
-
-def size(count: int) -> str:
-    """Write a number of bytes for people, such as ``1.5 MiB``."""
-    return do_filesizeformat(count, binary=True).replace(" Byte", " byte")
 
 
 def duration(seconds: float) -> str:
