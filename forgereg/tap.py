@@ -25,6 +25,7 @@ from dotenv import dotenv_values
 from OpenSSL.crypto import Error as CryptoError
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.application.service import IService, Service
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import VerifyError
@@ -293,8 +294,16 @@ class _Running(Service):
                 names=f"{flake.prefix}/…" if flake.prefix else "everything",
                 flake=flake.shown,
                 system=self._options.settings.system,
-                address=self._port.getHost(),
+                address=self._address(self._port.getHost()),
             )
+
+    def _address(self, where: object) -> str:
+        """Write where it listens as a browser wants it, where that is a TCP port."""
+        if not isinstance(where, IPv4Address | IPv6Address):
+            return str(where)
+        is_secure = parse_endpoint(self._options.settings.endpoint).has_tls
+        host = f"[{where.host}]" if ":" in where.host else where.host
+        return f"{'https' if is_secure else 'http'}://{host}:{where.port}/"
 
     def _warn(self) -> None:
         for name, advice in self._options.strangers.items():
