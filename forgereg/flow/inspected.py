@@ -118,6 +118,7 @@ class Inspected:
     :ivar is_unread: whether the flake has changed since it was read: what is told of it
         is how it was.
     :ivar build: that is under way for the tag.
+    :ivar failed: the last build of what the flake has now, if that failed.
     :ivar image: None where it has not been built.
     :ivar steps: what the tag has meant, the newest first; it begins with the image.
     """
@@ -131,6 +132,7 @@ class Inspected:
     is_behind: bool
     is_unread: bool
     build: Report | None
+    failed: Report | None
     image: Built | None
     steps: tuple[Step, ...]
     pulls: PullDays

@@ -41,9 +41,10 @@ from forgereg.flow.inspected import (
 )
 from forgereg.flow.meanings import find_meant, find_past, is_now, list_tags
 from forgereg.flow.registry import Registry
+from forgereg.flow.report import Report
 from forgereg.flow.threads import InThread
 from forgereg.nix.refs import LATEST, commit_url, content_of, revision_of
-from forgereg.oci.errors import ManifestUnknown, NameUnknown
+from forgereg.oci.errors import BuildUnknown, ManifestUnknown, NameUnknown
 from forgereg.oci.manifest import Manifest
 from forgereg.oci.media import INDEXES
 from forgereg.oci.reference import Digest, Name, Tag, is_name, shown
@@ -135,6 +136,10 @@ class Inspection:
         is_past = any(line.is_past and line.tag == tag for line in tags)
         is_behind = meant is not None and not is_now(meant, package, tag)
         build = None if tag is None else self._registry.waiting_for(name, tag)
+        failed = None
+        is_there = image is not None and package is not None and not is_behind
+        if locked and tag and not build and not is_there:
+            failed = await self._failed(flake.hide(locked), name)
         about = _description(entry)
         return Inspected(
             name,
@@ -146,10 +151,19 @@ class Inspection:
             is_behind,
             known.is_before and package is None,
             build,
+            failed,
             image,
             steps,
             pulls,
         )
+
+    async def _failed(self, locked: str, name: Name) -> Report | None:
+        builds = self._registry.builds
+        failed = await builds.failed([locked], name.text)
+        try:
+            return await builds.report(failed[name.text]) if failed else None
+        except BuildUnknown:  # it was forgotten just now
+            return None
 
     async def _configured(self, name: Name, image: Built) -> Built:
         part = image.anatomy.config

@@ -124,6 +124,36 @@ def test_build_that_is_under_way(served: Served) -> None:
     assert "is under way" not in text_of(served.get(PAGE))
 
 
+def test_newer_one_that_is_being_built(served: Served) -> None:
+    """While another image is built, it is said that what is shown is the old one."""
+    served.pull("packages/hello")
+    push(served)
+    served.nix.pause()
+    served.begin("/v2/packages/hello/manifests/latest")
+    served.nix.step()
+    text = text_of(served.get(PAGE))
+    assert "The build of a newer one is under way" in text
+    assert "Below is the one that is here, of" in text
+    served.nix.finish()
+    assert "Below" not in text_of(served.get(PAGE))
+
+
+def test_build_that_failed(served: Served) -> None:
+    """A build that failed is told of with its reason, and can be looked at."""
+    served.get("/v2/_catalog")
+    served.nix.fail("build", "error: <script>alert(1)\n" + "x\n" * 50)
+    served.get("/v2/packages/hello/manifests/latest", [("Accept", "*/*")])
+    answer = served.get(PAGE)
+    text = text_of(answer)
+    assert "The last build failed" in text and "error:" in text
+    assert b'href="/-/builds/id-1"' in answer.body
+    assert b"<script>alert" not in answer.body
+    served.nix.mend()
+    served.clock.advance(1000.0)
+    served.pull("packages/hello")
+    assert "failed" not in text_of(served.get(PAGE))
+
+
 def test_page_takes_no_forms(served: Served) -> None:
     """What is sent to the page of an image does nothing."""
     answer = ask(served.site, "POST", PAGE, (), b"x=y", "127.0.0.1", "localhost")
