@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
-from forgereg.flow.entries import Entry, Kind, read_entries
+from forgereg.flow.entries import Entry, Kind, read_entries, read_unnamed
 from forgereg.flow.flakes import Flake
 from forgereg.flow.once import Once
 from forgereg.flow.registry import Registry
@@ -63,6 +63,7 @@ class Shelf:
     :ivar is_read: whether it ever was.
     :ivar trouble: why it cannot be read, or not be read anew; None where it can.
     :ivar lack: why nothing is known of its packages but their names; None otherwise.
+    :ivar unnamed: what cannot be pulled, as its name can be none of a repository.
     """
 
     prefix: str
@@ -72,6 +73,7 @@ class Shelf:
     is_read: bool
     trouble: str | None
     lack: str | None
+    unnamed: tuple[str, ...]
 
 
 @frozen
@@ -147,6 +149,7 @@ class _Reading:
     stale: str | None = None
     error: str | None = None
     lack: str | None = None
+    unnamed: tuple[str, ...] = ()
     #: not before; seconds since the epoch
     next_at: float = 0.0
     is_reading: bool = False
@@ -240,6 +243,7 @@ class Catalogue:
             errand = self._registry.errand("the names in the catalogue")
             rows = await flake.listed(errand, locked)
         reading.entries = await self._in_thread(read_entries, rows, flake)
+        reading.unnamed = await self._in_thread(read_unnamed, rows, flake)
         reading.locked, reading.lack = locked, lack
 
     def _look(self, building: Mapping[str, str], failed: Mapping[str, str]) -> View:
@@ -306,4 +310,5 @@ def _shelf(reading: _Reading) -> Shelf:
         locked is not None,
         reading.error or reading.stale,
         reading.lack,
+        reading.unnamed,
     )

@@ -323,6 +323,29 @@ def test_nothing_there(served: Served) -> None:
     assert "dockerTools.buildLayeredImage" in text
 
 
+def test_names_that_cannot_be_pulled(served: Served) -> None:
+    """What no client could name is told of, so that nobody looks for it in vain."""
+    assert "cannot be pulled" not in get(served)
+    names = [
+        "two words",
+        "Größe",
+        "a/b",
+        "<b>",
+        *(f"z{n:02} {'x' * 500}" for n in range(40)),
+    ]
+    for name in names:
+        describe(served, name)
+    served.nix.push()
+    served.clock.advance(1000)
+    get(served)
+    html = get(served)
+    text = _Page(html).text
+    assert paths(html) == ["packages/hello"]
+    assert "44 of github:acme/forge cannot be pulled" in text
+    assert "two words" in text and "and others." in text
+    assert len(html) < 20_000 and "<bdi><b>" not in html
+
+
 def test_several_flakes(tmp_path: Path, start: Callable[..., Served]) -> None:
     """Each of several flakes is named beside what it has."""
     other = ScriptedNix(flake="github:acme/other")
