@@ -139,8 +139,6 @@ class Entrance:
             works,
             self.streams,
             clients,
-            lambda: bool(self.guard.token),
-            self.sessions.is_known,
             machine.clock,
             machine.now,
             machine.in_thread,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlencode
 
 from attrs import define, evolve, field, frozen
@@ -87,8 +87,6 @@ class BuildPages:
     """
     The pages.
 
-    :ivar has_token: whether there is a token that can be shown.
-    :ivar is_known: whether who asks has shown it.
     :ivar now: gives seconds since the epoch.
     """
 
@@ -96,8 +94,6 @@ class BuildPages:
     _works: Works
     _streams: Streams
     _clients: Clients
-    _has_token: Callable[[], bool]
-    _is_known: Callable[[Request], bool]
     _clock: IReactorTime
     _now: Callable[[], float]
     _in_thread: InThread
@@ -120,7 +116,6 @@ class BuildPages:
         return await self.pages.show(
             request,
             "builds",
-            **self._reader(request),
             listed=await self._listed(choice, page),
             states=State,
         )
@@ -185,7 +180,6 @@ class BuildPages:
         return await self.pages.show(
             request,
             "build",
-            **self._reader(request),
             build=report,
             query=query,
             found=found,
@@ -302,10 +296,6 @@ class BuildPages:
         self.pages.guard.check(request)
         report = await self._works.retry(id, self._clients.name(request))
         return go(request, f"{BUILDS}/{report.id}")
-
-    def _reader(self, request: Request) -> dict[str, Any]:
-        """Say who reads."""
-        return {"has_token": self._has_token(), "is_known": self._is_known(request)}
 
     tell_errors(app, lambda self: self.pages)
 

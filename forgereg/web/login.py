@@ -64,14 +64,7 @@ class Login:
         return await self._ask(request, next)
 
     async def _ask(self, request: Request, next: str, wrong: str = "") -> bytes:
-        return await self.pages.show(
-            request,
-            "login",
-            next=next,
-            wrong=wrong,
-            has_token=bool(self._token()),
-            is_known=self._sessions.is_known(request),
-        )
+        return await self.pages.show(request, "login", next=next, wrong=wrong)
 
     @app.route(LOGIN, methods=["POST"])
     async def begin(self, request: Request) -> bytes:

@@ -95,6 +95,9 @@ class Pages:
             "host": self.host(request),
             "is_secure": is_secure(request, self.clients),
             "may_change": self.may_change(request),
+            "has_token": bool(self.guard.token),
+            "is_known": self.guard.has_session(request),
+            "back": _address(request),
             "now": self.now(),
         }
         text = await self.render(template, **(shared | values))
@@ -168,6 +171,12 @@ def tell_errors(app: Klein, pages_of: Callable[[Any], Pages]) -> None:
     app.handle_errors(RegistryError)(refused)  # type: ignore[arg-type]
     app.handle_errors(HTTPException)(misrouted)  # type: ignore[arg-type]
     app.handle_errors(Exception)(unexpected)  # type: ignore[arg-type]
+
+
+def _address(request: Request) -> str:
+    """Give the address of a page that can be looked at again."""
+    is_page = request.method in (b"GET", b"HEAD")
+    return request.uri.decode("ascii", "replace") if is_page else "/"
 
 
 def size(count: int) -> str:
