@@ -24,12 +24,12 @@ from forgereg.oci.errors import BuildUnknown
 from forgereg.records.buildlogs import BuildLogs
 from forgereg.records.loglines import LogLines, Search
 from forgereg.web import control
-from forgereg.web.arguments import number, states, word
+from forgereg.web.arguments import digits, known_states, word
 from forgereg.web.events import Pulse, Stream, Streams
 from forgereg.web.excerpt import Excerpt, chosen, excerpt, numbered, resumed_at
 from forgereg.web.guard import Clients
-from forgereg.web.login import go, read_form
-from forgereg.web.pages import Pages, tell_errors
+from forgereg.web.login import read_form
+from forgereg.web.pages import Pages, go, tell_errors
 from forgereg.web.stream import ClientLeft, send
 
 #: Below which path the pages are.
@@ -301,11 +301,11 @@ class BuildPages:
 
 
 def _choice(request: Request) -> Choice:
-    return Choice(states(request), word(request, "image")[:_MAX_QUERY])
+    return Choice(known_states(request), word(request, "image")[:_MAX_QUERY])
 
 
 def _page(request: Request) -> int:
-    return min(max(1, number(request, "page", 1)), _MOST_PAGES)
+    return min(max(1, digits(word(request, "page")) or 1), _MOST_PAGES)
 
 
 def _file_name(report: Report) -> str:

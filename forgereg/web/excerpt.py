@@ -12,7 +12,7 @@ from twisted.web.server import Request
 
 from forgereg.records.loglines import LogLine, LogLines, Stretch
 from forgereg.web.answer import header
-from forgereg.web.arguments import digits, is_given, number
+from forgereg.web.arguments import digits, word
 from forgereg.web.colours import Pieces, pieces
 
 
@@ -54,14 +54,15 @@ def numbered(found: dict[int, LogLine]) -> Sequence[tuple[LogLine, int | None, P
 
 
 def chosen(request: Request, lines: LogLines) -> Callable[[], Stretch]:
-    """Say which lines are asked for."""
+    """Say which lines are asked for; the last ones where that makes no sense."""
     for name, read in (
         ("before", lines.before),
         ("from", lines.since),
         ("at", lines.around),
     ):
-        if is_given(request, name):
-            return partial(read, number(request, name))
+        offset = digits(word(request, name))
+        if offset is not None:
+            return partial(read, offset)
     return lines.last
 
 
@@ -70,4 +71,4 @@ def resumed_at(request: Request) -> int:
     said = digits(header(request, "last-event-id") or "")
     if said is not None:
         return said
-    return number(request, "from") if is_given(request, "from") else 0
+    return digits(word(request, "from")) or 0

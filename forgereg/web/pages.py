@@ -153,6 +153,10 @@ def tell_errors(app: Klein, pages_of: Callable[[Any], Pages]) -> None:
 
     async def misrouted(self: Any, request: Request, failure: Failure) -> bytes:
         error = cast(HTTPException, failure.value)
+        path = request.path.rstrip(b"/")
+        is_read = request.method in (b"GET", b"HEAD")
+        if is_read and path != request.path and path.startswith(b"/-/"):
+            return go(request, path)
         message = "There is no such page."
         if isinstance(error, MethodNotAllowed):
             request.setHeader("Allow", ", ".join(sorted(error.valid_methods or ())))
@@ -171,6 +175,14 @@ def tell_errors(app: Klein, pages_of: Callable[[Any], Pages]) -> None:
     app.handle_errors(RegistryError)(refused)  # type: ignore[arg-type]
     app.handle_errors(HTTPException)(misrouted)  # type: ignore[arg-type]
     app.handle_errors(Exception)(unexpected)  # type: ignore[arg-type]
+
+
+def go(request: Request, path: str | bytes) -> bytes:
+    """Have a browser look at a page, be it that it has sent a form."""
+    request.setResponseCode(HTTPStatus.SEE_OTHER)
+    request.setHeader("Location", path)
+    request.setHeader("Cache-Control", "no-store")
+    return whole(request, "text/plain; charset=utf-8", b"")
 
 
 def _address(request: Request) -> str:

@@ -19,6 +19,7 @@ from forgereg.web.api import Api, refuse_method, refuse_path
 from forgereg.web.connection import Channel, Request
 from forgereg.web.ledger import Ledger
 from forgereg.web.memo import Memo
+from forgereg.web.nowhere import is_browser
 
 
 @frozen
@@ -52,11 +53,15 @@ class _Front(Resource):
         request.setHeader("Server", "forge-registry")
         request.setHeader("Docker-Distribution-Api-Version", "registry/2.0")
         request.setHeader("X-Content-Type-Options", "nosniff")
-        room = self._find_room(request.postpath or [])
-        if room is None and request.method not in (b"GET", b"HEAD"):
-            return refuse_method(request)
+        path = request.postpath or []
+        room = self._find_room(path)
+        if room is None:
+            if request.method not in (b"GET", b"HEAD"):
+                return refuse_method(request)
+            if path[:1] != [b"v2"] and is_browser(request):
+                room = self._find_room([b"-"])
         try:
-            b"/".join([request.method, *(request.postpath or [])]).decode("utf-8")
+            b"/".join([request.method, *path]).decode("utf-8")
         except UnicodeDecodeError:
             return refuse_path(request)
         return (room.resource if room else self._api).render(request)
@@ -75,7 +80,8 @@ class RegistrySite(server.Site):
         Put the resources together.
 
         :param rooms: what answers, whatever the method, at paths that begin with
-            ``-/<word>``, or are one word; by that, without the slash in front.
+            ``-/<word>``, or are one word; by that, without the slash in front. What is
+            at ``-`` answers browsers wherever nothing else does, but below ``v2``.
         :param ledger: told of each request.
         """
         super().__init__(_Front(api, self.room), requestFactory=Request)

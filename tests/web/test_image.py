@@ -270,7 +270,6 @@ def test_config_that_is_not_at_hand(served: Served) -> None:
         "packages/HELLO",
         "other/hello",
         "packages/hello/x",
-        "packages/hello/",
         "%3Cscript%3E",
         "packages%2Fhello%00",
         "applications/nothing",
