@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -64,6 +65,9 @@ _LOGGED = 2**14
 
 #: What nix says to whoever sits before it.
 _ASIDE, _INTERRUPTED = "(use '--show-trace'", "interrupted by the user"
+
+#: What nix does without, or tries again: how git and nix warn, and nix ignores errors.
+_NOISE = re.compile(r"error \(ignored\):|(?i:warning):|.*; retrying in \d+ ms$")
 
 #: How nix, its garbage collector and C++ say that there is no memory.
 _MEMORY_FULL = ("out of memory", "Out of Memory", "bad_alloc", "Cannot allocate memory")
@@ -173,7 +177,7 @@ class Listener:
             self._lines.append(raw)
         elif text.startswith(_INTERRUPTED):
             self.interrupted = True
-        elif text.startswith(_ASIDE):
+        elif text.startswith(_ASIDE) or _NOISE.match(text):
             return
         elif line.said is Said.ERROR or (
             line.said is Said.OTHER and line.text.startswith(("error", "fatal"))

@@ -350,3 +350,22 @@ def test_long_line(bench: Bench, length: int) -> None:
     left_out = int(mark.removesuffix(" characters left out)"))
     assert length - 2**14 <= left_out < length
     assert f"… ({left_out + 2**14 - 2000} characters left out)" in listener.report()
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        said(0, "error (ignored): error: SQLite database '/x/v2/1.sqlite' is busy"),
+        said(0, "\x1b[31;1merror (ignored):\x1b[0m SQLite database '/x' is busy"),
+        said(0, "error: unable to download 'http://x': timed out; retrying in 268 ms"),
+        said(1, "warning: Git tree '/x' is dirty"),
+        "warning: redirecting to https://forge.example/",
+        "error (ignored): SQLite database '/x' is busy",
+    ],
+)
+def test_noise_is_no_reason(bench: Bench, noise: str) -> None:
+    """What nix gets over is in the log, and not among the reasons of a failure."""
+    bench.scripted.fail("build", noise, said(0, "error: it is broken"))
+    with pytest.raises(BuildFailed) as raised:
+        bench.build()
+    assert raised.value.detail.endswith("failed: it is broken")
