@@ -137,12 +137,7 @@ def makeService(options: Options) -> IService:
     logs.set_level(settings.log_level)
     logs.set_format(settings.log_format)
     try:
-        endpoint = serverFromString(reactor, settings.endpoint)
-    except (ValueError, TypeError, LookupError, OSError, CryptoError, VerifyError) as e:
-        if isinstance(e, LookupError) and settings.port.startswith("systemd:"):
-            _stop(f"--port is {settings.port!r}, and systemd gave no such socket")
-        _stop(f"--port is {settings.port!r}, which is no endpoint: {e}")
-    try:
+        endpoint = open_endpoint(settings, reactor)
         traces.are_wanted(os.environ)
     except ValueError as e:
         _stop(str(e))
@@ -174,6 +169,23 @@ def makeService(options: Options) -> IService:
         systemd,
         recent,
     )
+
+
+def open_endpoint(settings: Settings, reactor: Any) -> IStreamServerEndpoint:
+    """
+    Find out where to listen, and read the files of TLS. Blocking.
+
+    :raises ValueError: it is no endpoint; the text says why.
+    """
+    port = settings.port
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, settings.endpoint)
+        return endpoint
+    except (ValueError, TypeError, LookupError, OSError, CryptoError, VerifyError) as e:
+        if isinstance(e, LookupError) and port.startswith("systemd:"):
+            what = f"--port is {port!r}, and systemd gave no such socket"
+            raise ValueError(what) from e
+        raise ValueError(f"--port is {port!r}, which is no endpoint: {e}") from e
 
 
 def nix_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:

@@ -4,6 +4,7 @@ Look at the address where the registry listens, or is to listen. Blocking.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -131,10 +132,10 @@ def look_at_port(endpoint: Endpoint, is_running: bool) -> Iterator[Finding]:
 
 def _taken(endpoint: Endpoint, is_running: bool) -> Finding:
     where = f"port {endpoint.port} of {endpoint.host or 'every address'}"
-    try:
-        answer = _ask(endpoint)
-    except OSError:
-        return _free(endpoint, where, is_running)
+    error = _refusal(endpoint)
+    answer = _ask(endpoint) if _may_be_taken(error) else None
+    if answer is None:
+        return _free(endpoint, where, error, is_running)
     if _ANSWER.search(answer):
         return fine("port", f"a forge-registry answers at {where}")
     advice = f"find it with 'ss -ltnp sport = :{endpoint.port}', or set FLASK_PORT"
@@ -143,20 +144,21 @@ def _taken(endpoint: Endpoint, is_running: bool) -> Finding:
 
 def is_answered(endpoint: Endpoint) -> bool:
     """Say whether a forge-registry answers there."""
-    try:
-        return _ANSWER.search(_ask(endpoint)) is not None
-    except OSError:
+    if not _may_be_taken(_refusal(endpoint)):
         return False
+    return _ANSWER.search(_ask(endpoint) or b"") is not None
 
 
-def _ask(endpoint: Endpoint) -> bytes:
+def _ask(endpoint: Endpoint) -> bytes | None:
     """
     Ask who listens there.
 
-    :returns: the head of its answer; empty if it is none.
-    :raises OSError: nobody does.
+    :returns: the head of its answer; empty if it is none, None where nobody listens.
     """
-    channel: socket.socket = endpoint.connect()
+    try:
+        channel: socket.socket = endpoint.connect()
+    except OSError:
+        return None
     with closing(channel):
         try:
             if endpoint.has_tls:
@@ -172,8 +174,8 @@ def _ask(endpoint: Endpoint) -> bytes:
             return b""
 
 
-def _free(endpoint: Endpoint, where: str, is_running: bool) -> Finding:
-    """See whether one could listen there, without doing so."""
+def _refusal(endpoint: Endpoint) -> OSError | None:
+    """See whether one could listen there, without doing so; say what is against it."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             endpoint.host or None,
@@ -185,12 +187,31 @@ def _free(endpoint: Endpoint, where: str, is_running: bool) -> Finding:
             # Without listening, it is in nobody's way.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except PermissionError:
+    except OSError as e:
+        return e
+    except UnicodeError as e:  # no name that the network could know
+        return OSError(errno.EADDRNOTAVAIL, str(e))
+    return None
+
+
+def _may_be_taken(error: OSError | None) -> bool:
+    """Say whether who listens there may be asked: on another machine it is not ours."""
+    return error is not None and error.errno in (errno.EADDRINUSE, errno.EACCES)
+
+
+def _free(
+    endpoint: Endpoint, where: str, error: OSError | None, is_running: bool
+) -> Finding:
+    if isinstance(error, PermissionError):
         advice = "take a port from 1024, or give the service CAP_NET_BIND_SERVICE"
         return wrong("port", f"{where} is not for this user", advice)
-    except OSError as e:
+    if error is not None and error.errno == errno.EADDRNOTAVAIL:
+        advice = "set FLASK_HOST to one that 'ip address' lists, or 0.0.0.0 for all"
+        what = f"{endpoint.host} is no address of this machine"
+        return wrong("port", what, advice)
+    if error is not None:
         advice = "set FLASK_HOST and FLASK_PORT to what this machine has, and is free"
-        return wrong("port", f"{where}: {e.strerror}", advice)
+        return wrong("port", f"{where}: {error.strerror}", advice)
     if is_running:
         advice = "see its log, and give the doctor the settings that it has"
         return doubtful("port", f"{where} is free, though a registry runs", advice)

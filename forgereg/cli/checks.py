@@ -13,6 +13,7 @@ from subprocess import TimeoutExpired
 
 from attrs import field, frozen
 
+from forgereg import traces
 from forgereg.cli.findings import Finding, doubtful, fine, remedy, wrong
 from forgereg.config import Settings
 from forgereg.lines import masked
@@ -136,6 +137,15 @@ def look_at_secrets(machine: Machine) -> Iterator[Finding]:
                 yield wrong(_name(each), str(e), "put one token into it")
             else:
                 yield _privacy(_name(each), each.token_file)
+
+
+def look_at_traces(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """See that traces can be sent, where they are wanted."""
+    try:
+        if traces.are_wanted(environ):
+            yield fine("traces", "are sent to the collector that is set")
+    except ValueError as e:
+        yield wrong("traces", str(e), "docs/operations.md, 'Traces'")
 
 
 def _privacy(what: str, path: str) -> Finding:

@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
+from forgereg.assembly import open_records
 from forgereg.blobs.names import files
 from forgereg.cli.findings import Finding, doubtful, fine, wrong
 from forgereg.config import Settings
@@ -21,6 +26,18 @@ from forgereg.records.database import VERSION
 _FEW_BYTES = 5 * 10**9
 #: Source: "Database File Format" of SQLite.
 _SQLITE, _VERSION_AT = b"SQLite format 3\0", 60
+
+#: What the registry has there → whether it is a directory.
+_CONTENT = {
+    "lock": False,
+    "registry.sqlite": False,
+    "registry.sqlite-wal": False,
+    "registry.sqlite-shm": False,
+    "roots": True,
+    "blobs": True,
+    "partial": True,
+    "logs": True,
+}
 
 
 def look_at_store(settings: Settings) -> Iterator[Finding]:
@@ -49,16 +66,19 @@ def look_at_state(settings: Settings) -> Iterator[Finding]:
     folder = Path(settings.state_dir)
     if not folder.exists():
         above = next(each for each in folder.parents if each.exists())
-        if os.access(above, os.W_OK | os.X_OK):
-            yield fine("state", f"{folder} will be made")
-            free = _free_bytes(above)
-            yield from _room(settings, folder, free)
-        else:
+        try:
+            # Not by its permissions: /proc has the usual ones.
+            free = look_at_disk(above)
+        except Unwell as e:
+            why = e.detail.removeprefix("the state directory ")
             yield wrong(
                 "state",
-                f"{folder} is not there, and {above} cannot be written",
+                f"{folder} is not there, and {above} {why}",
                 "make it, and give it to the registry's user; or set FORGE_STATE_DIR",
             )
+            return
+        yield fine("state", f"{folder} will be made")
+        yield from _room(settings, folder, free)
         return
     owner = folder.stat().st_uid
     if owner != os.geteuid():
@@ -74,10 +94,25 @@ def look_at_state(settings: Settings) -> Iterator[Finding]:
         advice = "make room, or give it to the registry's user (chown)"
         yield wrong("state", f"{folder}: {e.detail}", advice)
         return
-    yield fine("state", f"{folder} can be written")
+    # Such as what root made there who started the registry once.
+    others = [
+        name
+        for name, is_folder in _CONTENT.items()
+        if (each := folder / name).exists()
+        and (each.is_dir() != is_folder or not os.access(each, os.W_OK))
+    ]
+    if others:
+        yield wrong(
+            "state",
+            f"{folder} can be written, but not {', '.join(others)} in it",
+            "give all of it to the registry's user (chown -R)",
+        )
+    else:
+        yield fine("state", f"{folder} can be written")
     yield from _room(settings, folder, free)
-    yield from _records(folder / "registry.sqlite")
-    if is_running(folder):
+    is_live = is_running(folder)
+    yield from _records(folder, is_live)
+    if is_live:
         yield fine("registry", f"one runs in {folder}")
 
 
@@ -95,8 +130,9 @@ def _room(settings: Settings, folder: Path, free: int) -> Iterator[Finding]:
         yield fine("room", f"layers take {_gb(taken)}, {_gb(free)} are free")
 
 
-def _records(file: Path) -> Iterator[Finding]:
+def _records(folder: Path, is_live: bool) -> Iterator[Finding]:
     """Look at the head of the records, without SQLite, which would make files."""
+    file = folder / "registry.sqlite"
     try:
         with file.open("rb") as opened:
             head = opened.read(100)
@@ -112,8 +148,25 @@ def _records(file: Path) -> Iterator[Finding]:
         yield wrong("records", f"{file} is damaged", begin_anew)
     elif found not in (0, VERSION):  # the newest may be in its -wal alone
         yield wrong("records", f"{file} is of another version", begin_anew)
+    elif not is_live and (why := _refused(folder)):
+        yield wrong("records", f"{file} cannot be opened: {why}", begin_anew)
     else:
         yield fine("records", f"{file}")
+
+
+def _refused(folder: Path) -> str:
+    """Open a copy of the records as the start does; give what it says, if anything."""
+    with tempfile.TemporaryDirectory() as copy:
+        try:
+            for name in ("registry.sqlite", "registry.sqlite-wal"):
+                if (folder / name).exists():
+                    shutil.copyfile(folder / name, Path(copy, name))
+            open_records(Path(copy)).close()
+        except SQLAlchemyError as e:
+            return str(e).partition("\n")[0]
+        except OSError:
+            pass  # there is no room for a copy: its head was well
+    return ""
 
 
 def is_running(folder: Path) -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 from attrs import asdict
 from rich.console import Console
 from rich.text import Text
+from twisted.internet.task import Clock
 from twisted.python.usage import UsageError
 
 from forgereg import tap
@@ -82,6 +83,7 @@ def examine(options: Options, environ: Mapping[str, str]) -> Iterator[Finding]:
         yield from disk.look_at_store(settings)
         yield from disk.look_at_state(settings)
         yield from checks.look_at_secrets(machine)
+        yield from checks.look_at_traces(environ)
         yield from _look_at_address(settings, options.names)
         if not broken:
             yield from checks.look_at_flakes(machine)
@@ -99,10 +101,21 @@ def _nix_environment(
 
 def _look_at_address(settings: Settings, names: Sequence[str]) -> Iterator[Finding]:
     endpoint = parse_endpoint(settings.endpoint)
-    yield from look_at_port(endpoint, disk.is_running(Path(settings.state_dir)))
+    found = [*look_at_port(endpoint, disk.is_running(Path(settings.state_dir)))]
     if endpoint.has_tls:
         here, is_live = socket.getfqdn(), is_answered(endpoint)
-        yield from look_at_tls(endpoint, names, here, is_live)
+        found += look_at_tls(endpoint, names, here, is_live)
+    yield from found
+    # What the start says of it itself, where we have not found words of our own; its
+    # sockets systemd gives to nobody else.
+    is_told = any(each.level is Level.ERROR for each in found)
+    if not is_told and endpoint.kind != "systemd":
+        try:
+            tap.open_endpoint(settings, Clock())
+        except ValueError as e:
+            yield wrong(
+                "port", str(e), "see Twisted's 'Getting Connected with Endpoints'"
+            )
 
 
 def show(console: Console, finding: Finding) -> None:

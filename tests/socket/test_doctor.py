@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -81,7 +83,8 @@ def test_a_machine_that_is_well(tmp_path: Path) -> None:
 
 def test_as_a_person_reads_it(tmp_path: Path) -> None:
     """Each finding is one line, and ends with what to do."""
-    outcome = run(tmp_path, "--flake", NOWHERE, "--port", str(free_port()))
+    words = ("--flake", NOWHERE, "--port", str(free_port()))
+    outcome = run(tmp_path, *words, "--state-dir", str(tmp_path / "state"))
     assert outcome.returncode == 1
     lines = outcome.stdout.splitlines()
     assert "ok      settings: make sense" in lines
@@ -196,6 +199,28 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     )
 
 
+def test_a_directory_that_looks_as_if(tmp_path: Path) -> None:
+    """What cannot be made, though its permissions say so, is told of as at the start."""
+    told = ask(tmp_path, "--state-dir", "/proc/forge/state")
+    assert told.of("state")[0] == "error" and told.status == 1
+    (tmp_path / "state" / "lock").mkdir(parents=True)
+    level, said = ask(tmp_path).of("state")
+    assert level == "error" and "not lock in it" in said
+
+
+def test_traces(tmp_path: Path) -> None:
+    """A collector that is none is told of as at the start."""
+    told = ask(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT="notaurl")
+    assert "is not the URL of a collector" in told.of("traces")[1]
+    assert told.of("traces")[0] == "error"
+
+
+def test_an_endpoint_that_the_start_refuses(tmp_path: Path) -> None:
+    """What Twisted does not know of an endpoint is told of as at the start."""
+    level, said = ask(tmp_path, "--port", f"tcp:{free_port()}:colour=red").of("port")
+    assert level == "error" and "which is no endpoint" in said
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
 def test_a_directory_of_somebody_else(tmp_path: Path) -> None:
     """Who is not the registry's user is told whom to be."""
@@ -211,6 +236,13 @@ def test_room(tmp_path: Path) -> None:
     assert level == "warning" and "lower FORGE_BLOBS_SIZE" in said
 
 
+def unversioned(file: Path) -> bytes:
+    """Records from before they said of which version they are."""
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE sources (id)")
+    return file.read_bytes()
+
+
 def test_records(tmp_path: Path) -> None:
     """Records that are damaged, or of another version, are told of, and left alone."""
     (tmp_path / "state").mkdir()
@@ -218,6 +250,7 @@ def test_records(tmp_path: Path) -> None:
     for content, said in (
         (b"something else" * 10, "is damaged"),
         (b"SQLite format 3\0" + bytes(47) + b"\xff" + bytes(100), "another version"),
+        (unversioned(tmp_path / "other"), "another version"),
     ):
         file.write_bytes(content)
         told = ask(tmp_path)
@@ -304,6 +337,13 @@ def test_somebody_who_says_nothing() -> None:
 def test_addresses(where: str, level: str) -> None:
     """An address that is none, or none of this machine's, is told of."""
     assert port(where.format(free_port())).of("port")[0] == level
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "10.9.9.9", "no" * 40])
+def test_an_address_of_another_machine(host: str) -> None:
+    """An address that is not this machine's is not asked who listens there."""
+    level, said = port(f"tcp:6443:interface={host}").of("port")
+    assert level == "error" and f"{host} is no address of this machine" in said
 
 
 def test_an_address_for_everybody() -> None:
