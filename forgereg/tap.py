@@ -59,6 +59,7 @@ from forgereg.parts import Parts
 from forgereg.records.records import Records
 from forgereg.secrets import Secrets, read_secrets
 from forgereg.traces import NoTraces, Tracer
+from forgereg.web.listening import shown_address
 
 _log = logs.logger(__name__)
 
@@ -284,7 +285,9 @@ class _Running(Service):
                 names=f"{flake.prefix}/…" if flake.prefix else "everything",
                 flake=flake.shown,
                 system=self._options.settings.system,
-                address=self._port.getHost(),
+                address=shown_address(
+                    self._port.getHost(), self._options.settings.endpoint
+                ),
             )
 
     def _refuse(self, message: str) -> NoReturn:

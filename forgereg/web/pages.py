@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from forgereg.flow.gist import gist
 from forgereg.flow.threads import InThread
 from forgereg.lines import HARMLESS, visible
 from forgereg.logs import logger
@@ -78,6 +79,7 @@ class Pages:
         self._templates.globals["asset"] = self.static.address
         filters = self._templates.filters
         filters |= {"age": age, "duration": duration, "instant": instant, "size": size}
+        filters["gist"] = gist
         filters["visible"] = partial(visible, but=HARMLESS)
 
     async def show(self, request: Request, template: str, **values: Any) -> bytes:
