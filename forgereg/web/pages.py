@@ -15,7 +15,6 @@ from typing import Any, cast
 
 from attrs import define, field
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from jinja2.filters import do_filesizeformat
 from klein import Klein
 from twisted.python.failure import Failure
 from twisted.web.server import Request
@@ -26,6 +25,7 @@ from forgereg.flow.threads import InThread
 from forgereg.lines import HARMLESS, visible
 from forgereg.logs import logger
 from forgereg.oci.errors import Forbidden, RegistryError, RequestInvalid
+from forgereg.sizes import size
 from forgereg.web.answer import break_off, whole
 from forgereg.web.coding import compress
 from forgereg.web.guard import Clients, Guard
@@ -191,11 +191,6 @@ def _address(request: Request) -> str:
     """Give the address of a page that can be looked at again."""
     is_page = request.method in (b"GET", b"HEAD")
     return request.uri.decode("ascii", "replace") if is_page else "/"
-
-
-def size(count: int) -> str:
-    """Write a number of bytes for people, such as ``1.5 MiB``."""
-    return do_filesizeformat(count, binary=True).replace(" Byte", " byte")
 
 
 def duration(seconds: float) -> str:

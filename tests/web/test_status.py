@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -89,8 +91,15 @@ def test_room(served: Served) -> None:
     served.set(blobs_size=2**30, sweep_bytes=2**20)
     served.pull("packages/hello")
     page = text(served)
-    assert re.search(r"Unpacked layers [\d.]+ (bytes|KiB) of 1.0 GiB", page), page
-    assert re.search(r"Images that are kept [\d.]+ (bytes|KiB) of 1.0 MiB", page), page
+    assert re.search(r"Unpacked layers [\d.]+ (B|KiB) of 1.0 GiB", page), page
+    assert re.search(r"Images that are kept [\d.]+ (B|KiB) of 1.0 MiB", page), page
+
+
+def test_room_on_the_disk(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a disk, what is used and what is free are all there is, as df has it."""
+    disk = SimpleNamespace(total=252 * 2**30, used=30 * 2**30, free=73 * 2**30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
+    assert "State directory's disk 30.0 GiB of 103.0 GiB" in text(served)
 
 
 def test_sweep(served: Served) -> None:
