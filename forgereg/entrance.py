@@ -28,6 +28,7 @@ from forgereg.web.ledger import Ledger
 from forgereg.web.login import MAX_BODY as LOGIN_BODY
 from forgereg.web.login import Login
 from forgereg.web.manifests import Manifests
+from forgereg.web.nowhere import Nowhere
 from forgereg.web.pages import Pages
 from forgereg.web.patience import Limits
 from forgereg.web.probes import Probes
@@ -139,14 +140,15 @@ class Entrance:
             works,
             self.streams,
             clients,
-            lambda: bool(self.guard.token),
-            self.sessions.is_known,
             machine.clock,
             machine.now,
             machine.in_thread,
         )
+        nowhere = Room(Nowhere(self.pages).app.resource())
         return {
             b"": Room(home.app.resource()),
+            b"-": nowhere,
+            b"favicon.ico": nowhere,
             b"healthz": probes,
             b"readyz": probes,
             b"-/api": Room(control.app.resource(), CONTROL_BODY),

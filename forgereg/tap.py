@@ -25,7 +25,6 @@ from dotenv import dotenv_values
 from OpenSSL.crypto import Error as CryptoError
 from sqlalchemy.exc import SQLAlchemyError
 from twisted.application.service import IService, Service
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import VerifyError
@@ -64,6 +63,7 @@ from forgereg.parts import Parts
 from forgereg.records.records import Records
 from forgereg.secrets import Secrets, read_secrets
 from forgereg.traces import NoTraces, Tracer
+from forgereg.web.listening import shown_address
 
 _log = logs.logger(__name__)
 
@@ -294,16 +294,10 @@ class _Running(Service):
                 names=f"{flake.prefix}/…" if flake.prefix else "everything",
                 flake=flake.shown,
                 system=self._options.settings.system,
-                address=self._address(self._port.getHost()),
+                address=shown_address(
+                    self._port.getHost(), self._options.settings.endpoint
+                ),
             )
-
-    def _address(self, where: object) -> str:
-        """Write where it listens as a browser wants it, where that is a TCP port."""
-        if not isinstance(where, IPv4Address | IPv6Address):
-            return str(where)
-        is_secure = parse_endpoint(self._options.settings.endpoint).has_tls
-        host = f"[{where.host}]" if ":" in where.host else where.host
-        return f"{'https' if is_secure else 'http'}://{host}:{where.port}/"
 
     def _warn(self) -> None:
         for name, advice in self._options.strangers.items():

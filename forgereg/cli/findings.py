@@ -76,7 +76,14 @@ _REMEDIES = (
         ("HTTP error 401", "HTTP error 403", "HTTP error 404", "Authentication failed"),
         "see that it is spelt right; a private flake needs FORGE_TOKEN_FILE",
     ),
-    (("flake.nix",), "name a directory or repository that has a flake.nix"),
+    (
+        ("does not contain a", "could not find a flake.nix", "flake.nix' does not exist", "flake.nix': No such file"),
+        "name a directory or repository that has a flake.nix",
+    ),
+    (
+        ("(at flake.nix:", "syntax error", "undefined variable", "-source/flake.nix"),
+        "mend it where nix says: 'nix flake show' says the same",
+    ),
     (("does not provide attribute",), "see that FORGE_SYSTEM is one that the flake has packages for"),
     (("does not exist", "No such file"), "see that it is spelt right"),
     (

@@ -8,7 +8,7 @@ whoever asked for it; only an operator, or the end of the registry, ends it earl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Coroutine, Hashable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Hashable, Sequence
 from typing import Any, TypeVar
 
 from attrs import define, field
@@ -327,6 +327,10 @@ class Builds:
         """
         build = self._active.get(build_id)
         return await self._history.find(build_id) if build is None else build.report()
+
+    async def failed(self, locked: Collection[str], name: str = "") -> dict[str, str]:
+        """Give the newest build of each repository that failed: `History.failed`."""
+        return await self._history.failed(locked, name)
 
     async def cancel(self, build_id: str) -> Report:
         """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from itertools import chain
 
@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
-from forgereg.flow.entries import Entry, Kind, read_entries
+from forgereg.flow.entries import Entry, Kind, read_entries, read_unnamed
 from forgereg.flow.flakes import Flake
 from forgereg.flow.once import Once
 from forgereg.flow.registry import Registry
@@ -42,6 +42,8 @@ class Standing(Enum):
     BUILDING = "building"
     #: The image of the revision that the flake has now.
     READY = "ready"
+    #: The last build of the revision that the flake has now failed.
+    FAILED = "failed"
     #: The image of another revision; nix is asked whether it is still the same.
     OLDER = "older"
     #: Nothing: it would be built.
@@ -61,6 +63,7 @@ class Shelf:
     :ivar is_read: whether it ever was.
     :ivar trouble: why it cannot be read, or not be read anew; None where it can.
     :ivar lack: why nothing is known of its packages but their names; None otherwise.
+    :ivar unnamed: what cannot be pulled, as its name can be none of a repository.
     """
 
     prefix: str
@@ -70,6 +73,7 @@ class Shelf:
     is_read: bool
     trouble: str | None
     lack: str | None
+    unnamed: tuple[str, ...]
 
 
 @frozen
@@ -92,7 +96,7 @@ class View:
         return self._standings.get(path, Standing.UNBUILT)
 
     def build(self, path: str) -> str | None:
-        """Give the id of the build that is under way."""
+        """Give the id of the build that is under way, or of the one that failed."""
         return self._builds.get(path)
 
     def images(self, entry: Entry) -> Sequence[str]:
@@ -145,6 +149,7 @@ class _Reading:
     stale: str | None = None
     error: str | None = None
     lack: str | None = None
+    unnamed: tuple[str, ...] = ()
     #: not before; seconds since the epoch
     next_at: float = 0.0
     is_reading: bool = False
@@ -178,7 +183,17 @@ class Catalogue:
         await self._moment([done for reading, done in begun if not reading.locked])
         reports = self._registry.builds.under_way
         builds = {each.image.rpartition(":")[0]: each.id for each in reports}
-        return await self._in_thread(self._look, builds)
+        failed = await self._registry.builds.failed(self._locked())
+        return await self._in_thread(self._look, builds, failed)
+
+    def _locked(self) -> set[str]:
+        """List what the flakes are locked to, as builds tell it."""
+        locked = set()
+        for reading in self._readings:
+            look = reading.flake.last_look
+            found = reading.locked, look and look.found
+            locked |= {reading.flake.hide(each) for each in found if each}
+        return locked
 
     def _is_due(self, reading: _Reading) -> bool:
         if reading.is_reading:
@@ -228,9 +243,10 @@ class Catalogue:
             errand = self._registry.errand("the names in the catalogue")
             rows = await flake.listed(errand, locked)
         reading.entries = await self._in_thread(read_entries, rows, flake)
+        reading.unnamed = await self._in_thread(read_unnamed, rows, flake)
         reading.locked, reading.lack = locked, lack
 
-    def _look(self, builds: Mapping[str, str]) -> View:
+    def _look(self, building: Mapping[str, str], failed: Mapping[str, str]) -> View:
         """Look up in the records what was built. Blocking."""
         names = self._records.names("")
         members: dict[str, list[str]] = {}
@@ -241,14 +257,23 @@ class Catalogue:
             if reading.locked is not None:
                 ready |= self._ready(reading.locked, reading.entries, members)
         standings = dict.fromkeys(names, Standing.OLDER)
+        standings |= dict.fromkeys(failed, Standing.FAILED)
         standings |= dict.fromkeys(ready, Standing.READY)
-        standings |= dict.fromkeys(builds, Standing.BUILDING)
+        standings |= dict.fromkeys(building, Standing.BUILDING)
+        builds = {n: i for n, i in failed.items() if n not in ready} | {**building}
         entries = list(chain.from_iterable(r.entries for r in self._readings))
         for entry in entries:
             if entry.kind is Kind.APPLICATION:
                 images = entry.images or members.get(entry.path, ())
-                found = [standings[n] for n in (*images, entry.path) if n in standings]
-                standings[entry.path] = _foremost(found)
+                found = [n for n in (*images, entry.path) if n in standings]
+                foremost = min(
+                    found, key=lambda n: _ORDER[standings[n]], default=entry.path
+                )
+                standings[entry.path] = standings.get(foremost, Standing.UNBUILT)
+                if foremost in builds:
+                    builds[entry.path] = builds[foremost]
+                else:
+                    builds.pop(entry.path, None)
         entries.sort(key=lambda entry: (entry.name, entry.path))
         shelves = [_shelf(reading) for reading in self._readings]
         return View(entries, shelves, standings, members, builds)
@@ -275,10 +300,6 @@ class Catalogue:
         }
 
 
-def _foremost(standings: Iterable[Standing]) -> Standing:
-    return min(standings, key=_ORDER.__getitem__, default=Standing.UNBUILT)
-
-
 def _shelf(reading: _Reading) -> Shelf:
     flake, locked = reading.flake, reading.locked
     return Shelf(
@@ -289,4 +310,5 @@ def _shelf(reading: _Reading) -> Shelf:
         locked is not None,
         reading.error or reading.stale,
         reading.lack,
+        reading.unnamed,
     )

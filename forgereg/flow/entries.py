@@ -88,7 +88,7 @@ def read_entries(rows: Sequence[Mapping[str, Any]], flake: Flake) -> tuple[Entry
     for row in sorted(rows, key=lambda row: row["name"] != row["name"].lower()):
         name = row["name"].lower()
         for output, path in paths_listed(row, flake.path):
-            if "/" in name or not is_name(path) or path in found:
+            if not _is_one(row, path) or path in found:
                 continue
             kind, images = Kind.PACKAGE, [path]
             if output != IMAGE:
@@ -115,6 +115,15 @@ def read_entries(rows: Sequence[Mapping[str, Any]], flake: Flake) -> tuple[Entry
     return tuple(found.values())
 
 
+def read_unnamed(rows: Sequence[Mapping[str, Any]], flake: Flake) -> tuple[str, ...]:
+    """List what has an image, or is an application, that no client could name."""
+    return tuple(
+        _shown(row["name"], _MOST_WORD)
+        for row in rows
+        if any(not _is_one(row, path) for _, path in paths_listed(row, flake.path))
+    )
+
+
 def is_link(text: str) -> bool:
     """Whether a text is a link to a page, and no longer than anyone would write one."""
     # What follows a backslash is a path to browsers, and not so to `urlsplit`.
@@ -130,3 +139,8 @@ def is_link(text: str) -> bool:
 
 def _shown(text: str, most: int) -> str:
     return one_line(text, most, HARMLESS)
+
+
+def _is_one(row: Mapping[str, Any], path: str) -> bool:
+    """Whether a package can be pulled as the path that its name makes."""
+    return "/" not in row["name"] and is_name(path)

@@ -32,6 +32,7 @@ from forgereg.nix.flake import (
     Command,
     catalogue_query,
     is_here,
+    is_pure,
     package_query,
 )
 from forgereg.nix.refs import (
@@ -106,6 +107,8 @@ class Flake:
     #: how often it was said to have moved: no look from before counts after that
     _moves: int = field(init=False, default=0)
     _locks: Once[tuple[str, int], Located] = field(init=False, factory=Once)
+    #: what it listed last, and of what, where that is remembered nowhere else
+    _unkept: tuple[str, list[dict[str, Any]]] | None = field(init=False, default=None)
     _git: GitRefs = field(init=False)
     _answers: Answers = field(init=False)
 
@@ -369,7 +372,23 @@ class Flake:
         listed: list[dict[str, Any]] = await self._answers.ask(
             errand, locked, query, builds=False
         )
+        if is_pure(locked):
+            self._unkept = None
+            if await self._listed_of() != locked:
+                await self._remember(self._listing, locked, self._now())
+        else:
+            self._unkept = locked, listed
         return listed
+
+    @property
+    def _listing(self) -> str:
+        """By what is remembered which of its revisions was listed last: no flake ref."""
+        return f"listed {self.ref}"
+
+    async def _listed_of(self) -> str | None:
+        await self._recall(self._listing)
+        known = self._resolutions.get(self._listing)
+        return None if known is None else known.found
 
     async def last_locked(self) -> str | None:
         """Give what it was locked to last, however long ago; None: it never was."""
@@ -387,6 +406,8 @@ class Flake:
 
     async def recall_listed(self, locked: str) -> list[dict[str, Any]] | None:
         """Give what `listed` does, with details or not, or None rather than ask nix."""
+        if self._unkept is not None and self._unkept[0] == locked:
+            return self._unkept[1]
         for details in (True, False):
             listed = await self._answers.recall(
                 locked, catalogue_query(details=details)
@@ -394,6 +415,11 @@ class Flake:
             if isinstance(listed, list):
                 return listed
         return None
+
+    async def last_listed(self) -> list[dict[str, Any]] | None:
+        """Give what `listed` gave last, of whatever revision; None: it never did."""
+        locked = self._unkept[0] if self._unkept else await self._listed_of()
+        return None if locked is None else await self.recall_listed(locked)
 
     def question(self, wanted: Wanted) -> str:
         """Give what the answer to `package` is remembered by, beside the locked ref."""

@@ -92,7 +92,8 @@ class History:
             _log.warn("interrupted builds are not marked: {error}", error=e)
             return 0
         if count:
-            _log.warn("{count} builds were interrupted", count=count)
+            what = "1 build was" if count == 1 else f"{count} builds were"
+            _log.warn("{what} interrupted", what=what, count=count)
         return count
 
     async def newest(
@@ -115,6 +116,27 @@ class History:
         reports.sort(key=lambda report: -report.asked_at)
         found = (each for each in reports if each.id not in but and each.fits(choice))
         return list(islice(found, most))
+
+    async def failed(self, locked: Collection[str], name: str = "") -> dict[str, str]:
+        """
+        Give the newest build of each repository where that failed.
+
+        :param locked: locked flake refs, without secrets; only builds of these count.
+        :param name: only that repository; empty for all.
+        :returns: by repository, id.
+        """
+        over = [state.value for state in State if state.is_over]
+        newest = await self._in_thread(self._records.newest_of, locked, over, name)
+        for report in filter(None, (self._leaving | self._unsaved).values()):
+            image = report.image.rpartition(":")[0]
+            if report.state.is_over and report.locked in locked:
+                newest[image] = report.id, report.state.value
+        failed = State.FAILED.value
+        return {
+            image: build_id
+            for image, (build_id, state) in newest.items()
+            if state == failed and name in ("", image)
+        }
 
     async def find(self, build_id: str) -> Report:
         """

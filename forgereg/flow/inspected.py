@@ -115,7 +115,10 @@ class Inspected:
     :ivar flake: its ref as configured, without secrets.
     :ivar is_past: whether the tag is, see `TagLine`.
     :ivar is_behind: whether the flake, as far as it is known, has another image by now.
+    :ivar is_unread: whether the flake has changed since it was read: what is told of it
+        is how it was.
     :ivar build: that is under way for the tag.
+    :ivar failed: the last build of what the flake has now, if that failed.
     :ivar image: None where it has not been built.
     :ivar steps: what the tag has meant, the newest first; it begins with the image.
     """
@@ -127,7 +130,9 @@ class Inspected:
     tags: tuple[TagLine, ...]
     is_past: bool
     is_behind: bool
+    is_unread: bool
     build: Report | None
+    failed: Report | None
     image: Built | None
     steps: tuple[Step, ...]
     pulls: PullDays
@@ -138,9 +143,11 @@ class Listed:
     """
     An application.
 
+    :ivar is_unread: as that of `Inspected`.
     :ivar names: of its images as far as they are known, sorted.
     """
 
     name: Name
     description: str | None
+    is_unread: bool
     names: tuple[str, ...]

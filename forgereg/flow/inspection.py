@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
-from attrs import define, evolve
+from attrs import define, evolve, frozen
 
 from forgereg.flow.anatomy import (
     Platform,
@@ -41,9 +41,10 @@ from forgereg.flow.inspected import (
 )
 from forgereg.flow.meanings import find_meant, find_past, is_now, list_tags
 from forgereg.flow.registry import Registry
+from forgereg.flow.report import Report
 from forgereg.flow.threads import InThread
 from forgereg.nix.refs import LATEST, commit_url, content_of, revision_of
-from forgereg.oci.errors import ManifestUnknown, NameUnknown
+from forgereg.oci.errors import BuildUnknown, ManifestUnknown, NameUnknown
 from forgereg.oci.manifest import Manifest
 from forgereg.oci.media import INDEXES
 from forgereg.oci.reference import Digest, Name, Tag, is_name, shown
@@ -56,6 +57,21 @@ _MAX_CONFIG = 2**20
 #: How many images that a tag has meant are listed, how many other repositories that
 #: have a layer, and how many names one may have meant.
 _MOST_STEPS, _MOST_OTHERS, _MOST_NEAR = 20, 5, 10
+
+
+@frozen
+class _Recalled:
+    """
+    What is known of a flake without asking.
+
+    :ivar locked: what it was locked to last.
+    :ivar listed: what it has.
+    :ivar is_before: whether that is what it had at another revision.
+    """
+
+    locked: str | None
+    listed: list[dict[str, Any]] | None
+    is_before: bool
 
 
 @define(eq=False)
@@ -86,12 +102,12 @@ class Inspection:
         """
         flake = self._registry.flake_for(name)
         wanted = parse_wanted(name, flake.prefix)
-        locked, listed = await _recall(flake)
-        entry = _entry(listed, wanted)
+        known = await _recall(flake)
+        entry, locked = _entry(known.listed, wanted), known.locked
         package = await flake.recall_package(locked, wanted) if locked else None
         revisions = await self._in_thread(self._revisions.of, name)
         if not revisions and package is None and entry is None:
-            raise _unknown(name, listed)
+            raise _unknown(name, known)
         counts, pulls = await self._in_thread(self._count, name)
 
         def list_all() -> tuple[TagLine, ...]:
@@ -120,6 +136,10 @@ class Inspection:
         is_past = any(line.is_past and line.tag == tag for line in tags)
         is_behind = meant is not None and not is_now(meant, package, tag)
         build = None if tag is None else self._registry.waiting_for(name, tag)
+        failed = None
+        is_there = image is not None and package is not None and not is_behind
+        if locked and tag and not build and not is_there:
+            failed = await self._failed(flake.hide(locked), name)
         about = _description(entry)
         return Inspected(
             name,
@@ -129,11 +149,21 @@ class Inspection:
             tags,
             is_past,
             is_behind,
+            known.is_before and package is None,
             build,
+            failed,
             image,
             steps,
             pulls,
         )
+
+    async def _failed(self, locked: str, name: Name) -> Report | None:
+        builds = self._registry.builds
+        failed = await builds.failed([locked], name.text)
+        try:
+            return await builds.report(failed[name.text]) if failed else None
+        except BuildUnknown:  # it was forgotten just now
+            return None
 
     async def _configured(self, name: Name, image: Built) -> Built:
         part = image.anatomy.config
@@ -230,30 +260,34 @@ class Inspection:
         """
         flake = self._registry.flake_for(name)
         wanted = parse_application(name, flake.prefix)
-        _, listed = await _recall(flake)
-        entry = _entry(listed, wanted)
-        known = await self._in_thread(self._records.names, f"{name}/")
-        if entry is None and not known:
-            raise _unknown(name, listed)
+        known = await _recall(flake)
+        entry = _entry(known.listed, wanted)
+        built = await self._in_thread(self._records.names, f"{name}/")
+        if entry is None and not built:
+            raise _unknown(name, known)
         images = images_in(entry["entries"] if entry else ())
-        names = {*known, *(f"{name}/{image}" for image in images)}
-        return Listed(name, _description(entry), tuple(sorted(names)))
+        names = {*built, *(f"{name}/{image}" for image in images)}
+        about = _description(entry)
+        return Listed(name, about, known.is_before, tuple(sorted(names)))
 
     async def near(self, text: str) -> list[str]:
         """List names that are known and like what was asked for; or just some."""
         names: set[str] = set()
         for flake in self._registry.flakes:
-            _, listed = await _recall(flake)
-            for row in listed or ():
+            known = await _recall(flake)
+            for row in known.listed or ():
                 names.update(path for _, path in paths_listed(row, flake.path))
         names.update(await self._in_thread(self._records.names, ""))
         return await self._in_thread(_near, text, sorted(filter(is_name, names)))
 
 
-async def _recall(flake: Flake) -> tuple[str | None, list[dict[str, Any]] | None]:
-    """Give what a flake was locked to last, and what it lists, if that is known."""
+async def _recall(flake: Flake) -> _Recalled:
     locked = await flake.last_locked()
-    return locked, await flake.recall_listed(locked) if locked else None
+    listed = await flake.recall_listed(locked) if locked else None
+    if listed is not None:
+        return _Recalled(locked, listed, False)
+    before = await flake.last_listed()
+    return _Recalled(locked, before, before is not None)
 
 
 def _near(text: str, names: list[str]) -> list[str]:
@@ -285,8 +319,13 @@ def _description(entry: Mapping[str, Any] | None) -> str | None:
     return entry.get("description") if entry else None
 
 
-def _unknown(name: Name, listed: object) -> NameUnknown:
-    if listed is not None:
+def _unknown(name: Name, known: _Recalled) -> NameUnknown:
+    if known.is_before:
+        return NameUnknown(
+            f"There was no {name} when the flake was read last, and it has changed"
+            " since: pull it, and see."
+        )
+    if known.listed is not None:
         return NameUnknown(f"There is no {name}: the flake has no such image.")
     return NameUnknown(
         f"No image called {name} was built here, and what the flake has is not known"

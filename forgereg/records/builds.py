@@ -6,7 +6,7 @@ The tables are drawn in `forgereg.records.schema`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -64,6 +64,29 @@ class BuildRecords:
         if image:
             query = query.where(builds.c.image.icontains(image, autoescape=True))
         return self._select(query)
+
+    def newest_of(
+        self, locked: Collection[str], states: Collection[str], name: str = ""
+    ) -> dict[str, tuple[str, str]]:
+        """
+        Give the newest build of each repository, of some locked flakes.
+
+        :param states: only those in one of these.
+        :param name: only that repository; empty for all.
+        :returns: by repository, id and state.
+        """
+        query = (
+            select(builds.c.image, builds.c.id, builds.c.state)
+            .where(builds.c.locked.in_(locked), builds.c.state.in_(states))
+            .order_by(builds.c.asked_at, text("rowid"))
+        )
+        if name:
+            query = query.where(builds.c.image.startswith(f"{name}:", autoescape=True))
+        with self._engine.connect() as connection:
+            return {
+                image.rpartition(":")[0]: (build_id, state)
+                for image, build_id, state in connection.execute(query)
+            }
 
     def find(self, build_id: str) -> dict[str, Any] | None:
         """Give one build."""

@@ -48,14 +48,24 @@ def digits(text: str) -> int | None:
     return int(text) if is_one else None
 
 
+def known_states(request: Request) -> frozenset[State]:
+    """Give those of `states` that there are."""
+    words = _state_words(request)
+    return frozenset(state for state in State if state.value in words)
+
+
+def _state_words(request: Request) -> set[str]:
+    text = b",".join(request.args.get(b"state", ())).decode("utf-8", "replace")
+    return {each.strip() for each in text.split(",")} - {""}
+
+
 def states(request: Request) -> frozenset[State]:
     """
     Give the states of builds that are asked for, with commas between or one by one.
 
     :raises RequestInvalid: there is no such state.
     """
-    text = b",".join(request.args.get(b"state", ())).decode("utf-8", "replace")
-    words = {each.strip() for each in text.split(",")} - {""}
+    words = _state_words(request)
     known = [state.value for state in State]
     for each in words.difference(known):
         raise RequestInvalid(

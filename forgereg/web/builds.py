@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlencode
 
 from attrs import define, evolve, field, frozen
@@ -24,12 +24,12 @@ from forgereg.oci.errors import BuildUnknown
 from forgereg.records.buildlogs import BuildLogs
 from forgereg.records.loglines import LogLines, Search
 from forgereg.web import control
-from forgereg.web.arguments import number, states, word
+from forgereg.web.arguments import digits, known_states, word
 from forgereg.web.events import Pulse, Stream, Streams
 from forgereg.web.excerpt import Excerpt, chosen, excerpt, numbered, resumed_at
 from forgereg.web.guard import Clients
-from forgereg.web.login import go, read_form
-from forgereg.web.pages import Pages, tell_errors
+from forgereg.web.login import read_form
+from forgereg.web.pages import Pages, go, tell_errors
 from forgereg.web.stream import ClientLeft, send
 
 #: Below which path the pages are.
@@ -87,8 +87,6 @@ class BuildPages:
     """
     The pages.
 
-    :ivar has_token: whether there is a token that can be shown.
-    :ivar is_known: whether who asks has shown it.
     :ivar now: gives seconds since the epoch.
     """
 
@@ -96,8 +94,6 @@ class BuildPages:
     _works: Works
     _streams: Streams
     _clients: Clients
-    _has_token: Callable[[], bool]
-    _is_known: Callable[[Request], bool]
     _clock: IReactorTime
     _now: Callable[[], float]
     _in_thread: InThread
@@ -120,7 +116,6 @@ class BuildPages:
         return await self.pages.show(
             request,
             "builds",
-            **self._reader(request),
             listed=await self._listed(choice, page),
             states=State,
         )
@@ -185,7 +180,6 @@ class BuildPages:
         return await self.pages.show(
             request,
             "build",
-            **self._reader(request),
             build=report,
             query=query,
             found=found,
@@ -303,19 +297,15 @@ class BuildPages:
         report = await self._works.retry(id, self._clients.name(request))
         return go(request, f"{BUILDS}/{report.id}")
 
-    def _reader(self, request: Request) -> dict[str, Any]:
-        """Say who reads."""
-        return {"has_token": self._has_token(), "is_known": self._is_known(request)}
-
     tell_errors(app, lambda self: self.pages)
 
 
 def _choice(request: Request) -> Choice:
-    return Choice(states(request), word(request, "image")[:_MAX_QUERY])
+    return Choice(known_states(request), word(request, "image")[:_MAX_QUERY])
 
 
 def _page(request: Request) -> int:
-    return min(max(1, number(request, "page", 1)), _MOST_PAGES)
+    return min(max(1, digits(word(request, "page")) or 1), _MOST_PAGES)
 
 
 def _file_name(report: Report) -> str:

@@ -12,7 +12,7 @@ from twisted.web.server import Request
 
 from forgereg.records.loglines import LogLine, LogLines, Stretch
 from forgereg.web.answer import header
-from forgereg.web.arguments import digits, is_given, number
+from forgereg.web.arguments import digits, word
 from forgereg.web.colours import Pieces, pieces
 
 
@@ -40,7 +40,7 @@ def excerpt(stretch: Stretch, since: int | None = None) -> Excerpt:
     """
     is_whole = since is None or stretch.start <= since
     return Excerpt(
-        [(line, None, pieces(line.text)) for line in stretch.lines],
+        [(line, None, pieces(line.text, line.is_cut)) for line in stretch.lines],
         stretch.start,
         stretch.stop,
         stretch.size,
@@ -50,18 +50,21 @@ def excerpt(stretch: Stretch, since: int | None = None) -> Excerpt:
 
 def numbered(found: dict[int, LogLine]) -> Sequence[tuple[LogLine, int | None, Pieces]]:
     """Cut lines that were found into pieces, each with its number."""
-    return [(line, number, pieces(line.text)) for number, line in found.items()]
+    return [
+        (line, number, pieces(line.text, line.is_cut)) for number, line in found.items()
+    ]
 
 
 def chosen(request: Request, lines: LogLines) -> Callable[[], Stretch]:
-    """Say which lines are asked for."""
+    """Say which lines are asked for; the last ones where that makes no sense."""
     for name, read in (
         ("before", lines.before),
         ("from", lines.since),
         ("at", lines.around),
     ):
-        if is_given(request, name):
-            return partial(read, number(request, name))
+        offset = digits(word(request, name))
+        if offset is not None:
+            return partial(read, offset)
     return lines.last
 
 
@@ -70,4 +73,4 @@ def resumed_at(request: Request) -> int:
     said = digits(header(request, "last-event-id") or "")
     if said is not None:
         return said
-    return number(request, "from") if is_given(request, "from") else 0
+    return digits(word(request, "from")) or 0

@@ -72,7 +72,7 @@ class Image:
     An image of an entry.
 
     :ivar command: pulls it.
-    :ivar build: id of the build that is under way.
+    :ivar build: id of the build that is under way, or that failed.
     """
 
     path: str
@@ -185,11 +185,10 @@ def _values(view: View, query: Query, host: str, tls: bool) -> Mapping[str, obje
             prefix = f"{entry.prefix}/" if entry.prefix else ""
             command = compose_command(host, f"{prefix}{entry.name}", tls)
             images = [image(each) for each in view.images(entry)]
-        building = filter(None, (view.build(each.path) for each in images))
         return Row(
             entry,
             view.standing(path),
-            view.build(path) or next(building, None),
+            view.build(path),
             urlsplit(entry.homepage or "").hostname or "",
             command,
             images,

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from attrs import define, frozen
 from klein import Klein
 from twisted.web.server import Request
+from werkzeug.exceptions import NotFound
 from werkzeug.routing import PathConverter
 
 from forgereg.flow.anatomy import Part
@@ -23,7 +24,7 @@ from forgereg.web.arguments import word
 from forgereg.web.commands import commands, compose_command
 from forgereg.web.drawing import Column, Stretch, columns, stretches
 from forgereg.web.host import is_secure
-from forgereg.web.pages import Pages, tell_errors
+from forgereg.web.pages import Pages, go, tell_errors
 
 #: How many layers are listed, and how many characters of what made one.
 _MOST_LAYERS, _MOST_MADE = 300, 160
@@ -115,9 +116,16 @@ class ImagePages:
     app.url_map.converters["several"] = PathConverter
     app.url_map.merge_slashes = False
 
+    @app.route("/-/images", methods=["GET"])
+    def images(self, request: Request) -> bytes:
+        """Lead to the list of them."""
+        return go(request, "/")
+
     @app.route("/-/images/<several:path>", methods=["GET"])
     async def image(self, request: Request, path: str) -> bytes:
         """Show an image, or an application."""
+        if path.endswith("/"):
+            raise NotFound
         try:
             name = parse_name(path, self._max_name_length)
             if self._inspection.is_application(name):

@@ -18,9 +18,8 @@ from twisted.web.server import Request
 
 from forgereg.logs import logger
 from forgereg.oci.errors import Forbidden, RequestInvalid
-from forgereg.web.answer import whole
 from forgereg.web.guard import Clients, is_own_page
-from forgereg.web.pages import Pages, tell_errors
+from forgereg.web.pages import Pages, go, tell_errors
 from forgereg.web.session import Sessions
 
 _log = logger(__name__)
@@ -64,14 +63,7 @@ class Login:
         return await self._ask(request, next)
 
     async def _ask(self, request: Request, next: str, wrong: str = "") -> bytes:
-        return await self.pages.show(
-            request,
-            "login",
-            next=next,
-            wrong=wrong,
-            has_token=bool(self._token()),
-            is_known=self._sessions.is_known(request),
-        )
+        return await self.pages.show(request, "login", next=next, wrong=wrong)
 
     @app.route(LOGIN, methods=["POST"])
     async def begin(self, request: Request) -> bytes:
@@ -107,14 +99,6 @@ class Login:
 def own_path(text: str) -> str:
     """Give a path of ours that somebody is to be sent to, or that of the builds."""
     return text if _OWN_PATH.fullmatch(text) else "/-/builds"
-
-
-def go(request: Request, path: str) -> bytes:
-    """Have a browser that has sent a form look at a page."""
-    request.setResponseCode(HTTPStatus.SEE_OTHER)
-    request.setHeader("Location", path)
-    request.setHeader("Cache-Control", "no-store")
-    return whole(request, "text/plain; charset=utf-8", b"")
 
 
 def _form(request: Request) -> dict[str, str]:

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from forgereg.flow.gist import gist
 from forgereg.flow.threads import InThread
 from forgereg.lines import HARMLESS, visible
 from forgereg.logs import logger
@@ -78,6 +79,7 @@ class Pages:
         self._templates.globals["asset"] = self.static.address
         filters = self._templates.filters
         filters |= {"age": age, "duration": duration, "instant": instant, "size": size}
+        filters["gist"] = gist
         filters["visible"] = partial(visible, but=HARMLESS)
 
     async def show(self, request: Request, template: str, **values: Any) -> bytes:
@@ -95,6 +97,9 @@ class Pages:
             "host": self.host(request),
             "is_secure": is_secure(request, self.clients),
             "may_change": self.may_change(request),
+            "has_token": bool(self.guard.token),
+            "is_known": self.guard.has_session(request),
+            "back": _address(request),
             "now": self.now(),
         }
         text = await self.render(template, **(shared | values))
@@ -150,6 +155,10 @@ def tell_errors(app: Klein, pages_of: Callable[[Any], Pages]) -> None:
 
     async def misrouted(self: Any, request: Request, failure: Failure) -> bytes:
         error = cast(HTTPException, failure.value)
+        path = request.path.rstrip(b"/")
+        is_read = request.method in (b"GET", b"HEAD")
+        if is_read and path != request.path and path.startswith(b"/-/"):
+            return go(request, path)
         message = "There is no such page."
         if isinstance(error, MethodNotAllowed):
             request.setHeader("Allow", ", ".join(sorted(error.valid_methods or ())))
@@ -168,6 +177,20 @@ def tell_errors(app: Klein, pages_of: Callable[[Any], Pages]) -> None:
     app.handle_errors(RegistryError)(refused)  # type: ignore[arg-type]
     app.handle_errors(HTTPException)(misrouted)  # type: ignore[arg-type]
     app.handle_errors(Exception)(unexpected)  # type: ignore[arg-type]
+
+
+def go(request: Request, path: str | bytes) -> bytes:
+    """Have a browser look at a page, be it that it has sent a form."""
+    request.setResponseCode(HTTPStatus.SEE_OTHER)
+    request.setHeader("Location", path)
+    request.setHeader("Cache-Control", "no-store")
+    return whole(request, "text/plain; charset=utf-8", b"")
+
+
+def _address(request: Request) -> str:
+    """Give the address of a page that can be looked at again."""
+    is_page = request.method in (b"GET", b"HEAD")
+    return request.uri.decode("ascii", "replace") if is_page else "/"
 
 
 def duration(seconds: float) -> str:

@@ -19,6 +19,7 @@ from forgereg.web.api import Api, refuse_method, refuse_path
 from forgereg.web.connection import Channel, Request
 from forgereg.web.ledger import Ledger
 from forgereg.web.memo import Memo
+from forgereg.web.nowhere import is_browser
 
 
 @frozen
@@ -52,11 +53,15 @@ class _Front(Resource):
         request.setHeader("Server", "forge-registry")
         request.setHeader("Docker-Distribution-Api-Version", "registry/2.0")
         request.setHeader("X-Content-Type-Options", "nosniff")
-        room = self._find_room(request.postpath or [])
-        if room is None and request.method not in (b"GET", b"HEAD"):
-            return refuse_method(request)
+        path = request.postpath or []
+        room = self._find_room(path)
+        if room is None:
+            if request.method not in (b"GET", b"HEAD"):
+                return refuse_method(request)
+            if path[:1] != [b"v2"] and is_browser(request):
+                room = self._find_room([b"-"])
         try:
-            b"/".join([request.method, *(request.postpath or [])]).decode("utf-8")
+            b"/".join([request.method, *path]).decode("utf-8")
         except UnicodeDecodeError:
             return refuse_path(request)
         return (room.resource if room else self._api).render(request)
@@ -64,6 +69,9 @@ class _Front(Resource):
 
 class RegistrySite(server.Site):
     """The whole registry as a factory of connections; HTTP/2 is never offered."""
+
+    #: Whether Twisted logs that it starts, as an object at an address.
+    noisy = False
 
     def __init__(
         self,
@@ -75,7 +83,8 @@ class RegistrySite(server.Site):
         Put the resources together.
 
         :param rooms: what answers, whatever the method, at paths that begin with
-            ``-/<word>``, or are one word; by that, without the slash in front.
+            ``-/<word>``, or are one word; by that, without the slash in front. What is
+            at ``-`` answers browsers wherever nothing else does, but below ``v2``.
         :param ledger: told of each request.
         """
         super().__init__(_Front(api, self.room), requestFactory=Request)
@@ -127,9 +136,11 @@ class RegistrySite(server.Site):
         seconds = 0.0 if began_at is None else now - began_at
         return self.ledger.end(request, self._date, seconds, has_left=has_left)
 
-    def log_unread(self, channel: Channel, status: HTTPStatus, sent_bytes: int) -> str:
-        """Tell of a request that could not be read; give the name that it got."""
-        return self.ledger.unread(channel.peer, self._date, status, sent_bytes)
+    def log_unread(
+        self, channel: Channel, status: HTTPStatus, sent_bytes: int, what: str
+    ) -> str:
+        """Tell of what came and could not be read; give the name that it got."""
+        return self.ledger.unread(channel.peer, self._date, status, sent_bytes, what)
 
     def answer_again(self, channel: Channel, asked: bytes) -> bool:
         """Answer as the last time, if that is still the answer."""

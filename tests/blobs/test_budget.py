@@ -236,5 +236,5 @@ class Using(RuleBasedStateMachine):
             assert self.store.bytes == found <= max(self.store.max_bytes, least)
 
 
-Using.TestCase.settings = settings(max_examples=150, stateful_step_count=60)
+Using.TestCase.settings = settings(max_examples=80, stateful_step_count=50)
 test_any_order = Using.TestCase

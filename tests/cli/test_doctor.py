@@ -88,6 +88,15 @@ def test_help(
             "safe.directory",
         ),
         ("error: No space left on device", "nix-collect-garbage"),
+        ("source tree of 'path:/x' does not contain a '/flake.nix' file", "that has a"),
+        ("error: could not find a flake.nix file", "that has a"),
+        ("getting status of '/nix/store/x/flake.nix': No such file", "that has a"),
+        ("syntax error, unexpected '}' (at flake.nix:3:1)", "where nix says"),
+        (
+            "error: syntax error\nat /nix/store/x-source/flake.nix:3:1:",
+            "where nix says",
+        ),
+        ("the attribute 'x' of flake.nix is odd", "otherwise"),
         ("something quite new", "otherwise"),
     ],
 )

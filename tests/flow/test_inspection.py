@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 
 from forgereg.flow.inspected import Inspected
@@ -16,6 +17,7 @@ from forgereg.records.pulls import Pulls
 from forgereg.records.revisions import Revisions
 from tests.archives import Layout, Recipe, layer
 from tests.deferreds import result_of
+from tests.doubles import ScriptedNix
 from tests.flow.packing import NAME, put_folder
 from tests.registry import BEGIN, Served, serving
 
@@ -202,6 +204,44 @@ def test_nothing_is_known_yet(served: Served) -> None:
     with pytest.raises(NameUnknown, match="not known yet"):
         look(served)
     assert served.nix.argvs == []
+
+
+def test_flake_that_changed_since_it_was_read(tmp_path: Path) -> None:
+    """Until it is read anew, a flake that has changed is told of as it was."""
+    database = f"sqlite:///{tmp_path}/db"
+    with serving(tmp_path, database=database) as served:
+        package = served.store.package("1", Recipe((layer("x"),)), name="other")
+        served.nix.packages["other"] = attrs.evolve(
+            package, meta={"description": "Old."}
+        )
+        served.get("/")
+        served.pull("packages/hello")
+        push(served)
+        served.pull("packages/hello")
+        counts = served.nix.counts
+        for _ in range(2):
+            found = look(served, name=Name("packages/other"))
+            assert found.is_unread and found.description == "Old."
+            assert not look(served).is_unread
+            with pytest.raises(NameUnknown, match="changed since"):
+                look(served, name=Name("packages/new"))
+            served.restart()
+        served.nix.packages["new"] = package
+        assert served.nix.counts == counts
+        served.get("/")
+        assert not look(served, name=Name("packages/other")).is_unread
+
+
+def test_tree_that_is_not_committed(tmp_path: Path) -> None:
+    """What a tree with changes has is known as long as it is the same."""
+    nix = ScriptedNix(flake="git+file:///src")
+    with serving(tmp_path, nix=nix) as served:
+        served.get("/")
+        assert not look(served).is_unread
+        served.nix.push()
+        served.clock.advance(3600.0)
+        served.get("/v2/packages/hello/tags/list")
+        assert look(served).image is None
 
 
 def test_names_that_are_near(served: Served) -> None:

@@ -97,11 +97,12 @@ class Tab:
         self.faults.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
-    def check(self, name: str) -> None:
+    def check(self, name: str, is_judged: bool = True) -> None:
         """
         Take a picture, and fail if the page as it is now has a fault.
 
         :param name: of the picture, to which the look is added.
+        :param is_judged: whether axe is asked, which takes longer than all else.
         """
         look = self.look
         path = self.pictures / f"{name}-{look.device}-{look.scheme}.png"
@@ -112,7 +113,8 @@ class Tab:
             shifts = self.page.evaluate("window.shifts")
             if sum(value for value, _ in shifts) > MOST_SHIFT:
                 found.append(f"moves while it loads: {shifts}")
-            found += _violations(self.page)
+            if is_judged:
+                found += _violations(self.page)
         assert not found, "\n".join([path.name, *found])
 
 
@@ -164,7 +166,8 @@ class Chromium:
         for look in LOOKS:
             with self.tab(look) as tab:
                 tab.page.goto(url)
-                tab.check(name)
+                # The dark phone has the layout of one, and the colours of another.
+                tab.check(name, is_judged=look != LOOKS[-1])
         with self.tab(PHONE, scripts=False) as tab:
             tab.page.goto(url)
             tab.check(f"{name}-bare")

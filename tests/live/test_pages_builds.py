@@ -20,15 +20,17 @@ SOON, LATER = 60_000, 180_000
 FLOOD, MEMORY = 200_000_000, 400_000_000
 #: How many lines a page has at most.
 MOST_LINES = 12_000
+TOKEN = "correct-horse-battery-staple"
 
 
 @pytest.fixture(scope="module")
 def sleeper(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Iterator[Daemon]:
     """A registry whose images take their time, of which none is there yet."""
     tmp = tmp_path_factory.mktemp("sleeper")
+    (tmp / "token").write_text(TOKEN)
     flake = daemon.flake(ROOT / "tests" / "flakes" / "sleepy", tmp / "flake")
     (tmp / "flake" / "salt").write_text("pages")
-    options = ("--store", str(store))
+    options = ("--store", str(store), "--admin-token-file", str(tmp / "token"))
     # At the level debug, each line of a build is one of the registry's own log, too.
     with daemon.registry(tmp, flake, *options, "--log-level", "info") as running:
         yield running
@@ -66,22 +68,58 @@ def test_watching_a_pull(chromium: Chromium, sleeper: Daemon) -> None:
 
 
 def test_cancel_and_retry(chromium: Chromium, sleeper: Daemon) -> None:
-    """Who is on the machine ends a build on its page, and begins it anew."""
-    with chromium.tab(PHONE) as tab:
+    """Who is on the machine ends a build, which others see at once, and retries it."""
+    with chromium.tab(PHONE) as tab, chromium.tab(PHONE) as beside:
         page = tab.page
         build(page, sleeper, "packages/sleep-360:latest")
         badge = page.locator("#state .badge")
         expect(badge).to_have_text("building", timeout=SOON)
         tab.check("build-to-cancel")
+        beside.page.goto(url(sleeper))
+        beside.page.evaluate("window.mine = 1")
+        beside.check("builds-running")
+        step = page.locator('[aria-current="step"] .meta')
+        expect(step).not_to_have_text(step.inner_text(), timeout=SOON)
         first = page.url
         page.get_by_role("button", name="Cancel").click()
         expect(badge).to_have_text("cancelled", timeout=SOON)
+        row = beside.page.locator("tr").filter(has_text="sleep-360")
+        expect(row).to_contain_text("cancelled", timeout=SOON)
+        assert beside.page.evaluate("window.mine") == 1  # it was never loaded anew
         page.get_by_role("button", name="Retry").click()
         expect(page).not_to_have_url(first)
         expect(badge).to_have_text("building", timeout=SOON)
         page.get_by_role("button", name="Cancel").click()
         expect(badge).to_have_text("cancelled", timeout=SOON)
-        assert tab.faults == []
+        assert tab.faults == beside.faults == []
+
+
+def test_build_that_fails(chromium: Chromium, sleeper: Daemon) -> None:
+    """Who watches a build fail reads why, and what is focused stays so meanwhile."""
+    with chromium.tab() as tab:
+        page, log = tab.page, tab.page.locator("#log")
+        build(page, sleeper, "packages/fails-after-8:latest")
+        expect(log).to_contain_text("all is well", timeout=SOON)
+        page.get_by_role("button", name="Cancel").focus()
+        expect(page.get_by_role("button", name="Cancel")).to_be_focused()
+        expect(log).to_contain_text("the tape ran out", timeout=SOON)
+        expect(page.locator("#state .badge")).to_have_text("failed", timeout=SOON)
+        tab.check("build-failed")
+        page.goto(f"{page.url}?q=tape")
+        tab.check("build-searched")
+
+
+def test_logging_in(chromium: Chromium, sleeper: Daemon) -> None:
+    """Who has the token logs in with it, and whoever has another is told so."""
+    with chromium.tab() as tab:
+        page = tab.page
+        page.goto(url(sleeper, "/-/login"))
+        page.get_by_label("Token").fill("wrong")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("alert")).to_contain_text("not the token")
+        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("button", name="Log out")).to_be_visible()
 
 
 def test_without_scripts(chromium: Chromium, sleeper: Daemon) -> None:

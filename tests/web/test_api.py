@@ -96,7 +96,6 @@ def test_common_headers(served: Served) -> None:
         "/v2/packages/hello/blobs/",
         "/v2/packages/hello/blobs/uploads/",
         "/v2/_catalog/",
-        "/favicon.ico",
         "/v2//",
     ],
 )

@@ -122,11 +122,14 @@ def test_filter(served: Served) -> None:
         "image=packages/": True,
         "state=&image=&page=": True,
         "page=2": False,
+        "state=asleep": True,
+        "state=asleep,done": False,
+        "page=x": True,
+        "page=-1": True,
+        "page=999999999999999999999": True,
     }.items():
         text = page(served.site, f"{BUILDS}?{query}")
         assert ("/-/builds/id-1" in text) is is_there, query
-    for query in ("state=asleep", "page=x", "page=-1"):
-        assert served.get(f"{BUILDS}?{query}").status == 400
 
 
 def test_pages_of_the_list(served: Served) -> None:
@@ -171,7 +174,7 @@ def test_no_such_build(served: Served) -> None:
         ), path
     for query in ("from=x", "before=-1", "at=" + "9" * 30):
         served.get(LATEST, ANY_FORM)
-        assert served.get(f"{BUILDS}/id-1?{query}").status == 400
+        assert served.get(f"{BUILDS}/id-1?{query}").status == 200
 
 
 def test_hostile_build(served: Served) -> None:

@@ -15,7 +15,7 @@ import pytest
 from forgereg.values import FlakeSetting
 from tests.client import Answer, Connection, Headers, ask
 from tests.doubles import Package, ScriptedNix
-from tests.registry import HELLO, Served, archive
+from tests.registry import ANY_FORM, HELLO, Served, archive
 
 
 def get(served: Served, target: str = "/", headers: Headers = ()) -> str:
@@ -190,6 +190,42 @@ def test_where_images_stand(served: Served) -> None:
     assert paths(get(served, "/?state=older")) == ["packages/hello"]
 
 
+def test_build_that_failed(served: Served) -> None:
+    """What failed is told as failed, leads to its log, and can be listed alone."""
+    describe(served, "curl")
+    served.pull("packages/hello")
+    served.nix.push()
+    served.clock.advance(1000)
+    get(served)
+    served.nix.fail("build", "error: a typo")
+    served.nix.packages["hello"] = served.store.package("3", HELLO, name="new")
+    assert served.get("/v2/packages/hello/manifests/latest", ANY_FORM).status == 422
+    html = get(served, "/?state=failed")
+    assert paths(html) == ["packages/hello"]
+    failed = served.get("/-/api/builds").json["builds"][0]
+    assert f'<a class="badge failed" href="/-/builds/{failed["id"]}"' in html
+    served.nix.mend()
+    served.clock.advance(1000)
+    served.pull("packages/hello")
+    assert paths(get(served, "/?state=failed")) == []
+    served.nix.push()
+    served.clock.advance(1000)
+    get(served)
+    assert paths(get(served, "/?state=older")) == ["packages/hello"]
+
+
+def test_application_that_failed(served: Served) -> None:
+    """An application has failed when what holds its images has."""
+    folder = served.store.folder("shop", {"web.tar.gz": archive(HELLO)})
+    served.nix.packages["shop"] = Package("2", {"containers": folder}, ["web.tar.gz"])
+    get(served)
+    served.nix.fail("build", "error: a typo")
+    served.get("/v2/applications/shop/web/manifests/latest", ANY_FORM)
+    html = get(served, "/?state=failed")
+    assert paths(html) == ["applications/shop", "applications/shop/web"]
+    assert html.count('<a class="badge failed" href="/-/builds/id-1"') == 2
+
+
 def test_build_is_linked(served: Served) -> None:
     """While an image is built, its build is a click away, and the page looks again."""
     get(served)
@@ -285,6 +321,29 @@ def test_nothing_there(served: Served) -> None:
     text = _Page(get(served)).text
     assert "There is nothing to pull yet" in text
     assert "dockerTools.buildLayeredImage" in text
+
+
+def test_names_that_cannot_be_pulled(served: Served) -> None:
+    """What no client could name is told of, so that nobody looks for it in vain."""
+    assert "cannot be pulled" not in get(served)
+    names = [
+        "two words",
+        "Größe",
+        "a/b",
+        "<b>",
+        *(f"z{n:02} {'x' * 500}" for n in range(40)),
+    ]
+    for name in names:
+        describe(served, name)
+    served.nix.push()
+    served.clock.advance(1000)
+    get(served)
+    html = get(served)
+    text = _Page(html).text
+    assert paths(html) == ["packages/hello"]
+    assert "44 of github:acme/forge cannot be pulled" in text
+    assert "two words" in text and "and others." in text
+    assert len(html) < 20_000 and "<bdi><b>" not in html
 
 
 def test_several_flakes(tmp_path: Path, start: Callable[..., Served]) -> None:

@@ -14,7 +14,7 @@ from forgereg.web.image import in_short
 from tests.archives import Recipe, layer
 from tests.client import Answer, ask
 from tests.doubles import Package
-from tests.registry import HELLO, Served, archive, serving
+from tests.registry import ANY_FORM, HELLO, Served, archive, serving
 
 PAGE = "/-/images/packages/hello"
 #: Shares its lower layer with HELLO.
@@ -122,6 +122,39 @@ def test_build_that_is_under_way(served: Served) -> None:
     assert "Build it now" not in text_of(answer)
     served.nix.resume()
     assert "is under way" not in text_of(served.get(PAGE))
+
+
+def test_newer_one_that_is_being_built(served: Served) -> None:
+    """While another image is built, it is said that what is shown is the old one."""
+    served.pull("packages/hello")
+    push(served)
+    served.nix.pause()
+    served.begin("/v2/packages/hello/manifests/latest")
+    for _ in range(2):  # until it is locked and evaluated
+        assert "Its build is under way" in text_of(served.get(PAGE))
+        served.nix.step()
+    text = text_of(served.get(PAGE))
+    assert "The build of a newer one is under way" in text
+    assert "Below is the one that is here, of" in text
+    served.nix.finish()
+    assert "Below" not in text_of(served.get(PAGE))
+
+
+def test_build_that_failed(served: Served) -> None:
+    """A build that failed is told of with its reason, and can be looked at."""
+    served.get("/v2/_catalog")
+    served.nix.fail("build", "error: <script>alert(1)\n" + "x\n" * 50)
+    answer = served.get("/v2/packages/hello/manifests/latest", ANY_FORM)
+    assert answer.status == 422, answer.body
+    answer = served.get(PAGE)
+    text = text_of(answer)
+    assert "The last build failed" in text and "of packages/hello:latest failed" in text
+    assert b'href="/-/builds/id-1"' in answer.body
+    assert b"<script>alert" not in answer.body
+    served.nix.mend()
+    served.clock.advance(1000.0)
+    served.pull("packages/hello")
+    assert "failed" not in text_of(served.get(PAGE))
 
 
 def test_page_takes_no_forms(served: Served) -> None:
@@ -237,7 +270,6 @@ def test_config_that_is_not_at_hand(served: Served) -> None:
         "packages/HELLO",
         "other/hello",
         "packages/hello/x",
-        "packages/hello/",
         "%3Cscript%3E",
         "packages%2Fhello%00",
         "applications/nothing",

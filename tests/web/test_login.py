@@ -73,6 +73,21 @@ def test_log_in(guarded: Served) -> None:
     assert "Max-Age=0" in (ended["Set-Cookie"] or "") and ended["Location"] == "/"
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/?q=x", "/-/images/packages/hello", "/-/builds", "/-/status", "/-/builds/x"],
+)
+def test_every_page_leads_there(guarded: Served, path: str) -> None:
+    """Wherever somebody is, they can log in, and log out, and are there again."""
+    guarded.get("/")
+    text = guarded.get(path).body.decode()
+    assert f'href="/-/login?next={quote(path)}"' in text and "Log out" not in text
+    text = guarded.get(path, [cookie_of(log_in(guarded))]).body.decode()
+    assert f'name="next" value="{path}"' in text and "Log in" not in text
+    here = ask(guarded.site, "GET", path, (), b"", "127.0.0.1", "localhost")
+    assert b"Log in" not in here.body
+
+
 def test_over_tls(guarded: Served) -> None:
     """Behind TLS the cookie is for TLS alone, and for this host alone."""
     proxied = [*TLS, ("Origin", f"https://{HOST}")]

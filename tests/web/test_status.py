@@ -120,9 +120,18 @@ def test_disk_that_does_not_answer(served: Served) -> None:
     served.readers.resume()
 
 
-@pytest.mark.parametrize("path", ["/-/status/", "/-/status/x", "/-/status/now/x"])
+@pytest.mark.parametrize("path", ["/-/status/x", "/-/status/now/x"])
 def test_other_paths(running: Served, path: str) -> None:
     """Below the page there is nothing else, and that is said in a page, too."""
     answer = running.get(path)
     assert answer.status == 404
     assert b"There is no such page." in answer.body
+
+
+def test_lines_of_a_message(served: Served) -> None:
+    """A message of several lines is shown as several, bounded."""
+    recent = served.assembly.parts.machine.recent
+    event = {"log_level": LogLevel.warn, "log_format": "{it}", "log_time": 0.0}
+    recent({**event, "log_namespace": "x", "it": "exit code 7\n> words" + "\n" * 999})
+    body = served.get(PATH).body.decode()
+    assert "exit code 7\n&gt; words\n" in body and body.count("\n" * 400) == 0

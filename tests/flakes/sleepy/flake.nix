@@ -68,7 +68,7 @@
     in
     {
       packages.${system} =
-        builtins.listToAttrs (map sleep [ 10 45 70 100 360 720 ] ++ map failing [ 25 45 70 ] ++ map flood [ 5 100 1000 ] ++ map small (numbers 200))
+        builtins.listToAttrs (map sleep [ 10 45 70 100 360 720 ] ++ map failing [ 8 25 45 70 ] ++ map flood [ 5 100 1000 ] ++ map small (numbers 200))
         // {
           # What a builder may say though it is not nix. (An event that is not even of the
           # right shape ends nix 2.8.)
