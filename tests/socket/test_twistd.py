@@ -259,7 +259,7 @@ def test_endpoint_string(tmp_path: Path) -> None:
     endpoint = f"tcp:{port}:interface=127.0.0.1"
     with registry(tmp_path, FLAKE, "--port", endpoint, port=port) as running:
         assert running.ask("/v2/").status == 200
-        running.wait_for(f" at http://127.0.0.1:{port}/")  # for a browser
+        running.wait_for(f" at http://127.0.0.1:{port}")  # for a browser
 
 
 def test_stop(tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_a_certificate_that_has_ended(tmp_path: Path) -> None:
     where = f"ssl:{port}:{files}:interface=127.0.0.1"
     with registry(tmp_path, FLAKE, "--port", where, port=port) as running:
         running.wait_for("the certificate CN=forge ended on ")
-        running.wait_for(f" at https://127.0.0.1:{port}/")
+        running.wait_for(f" at https://127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize(
