@@ -1,7 +1,7 @@
 // Have a page told of what happens, and change what it shows without losing one's place.
 
 // Make one element like another, and keep what is the same: focus and selection stay.
-function morph(old, fresh) {
+export function morph(old, fresh) {
   if (old.isEqualNode(fresh)) return;
   if (old.nodeName !== fresh.nodeName || old.id !== fresh.id) {
     old.replaceWith(fresh);
