@@ -6,13 +6,25 @@ that ``FORGE_FLAKES`` may name.
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from attrs import frozen
 
 from forgereg import values
 from forgereg.values import FlakeSetting, Network
+
+#: Begin like settings, and are for clients, for compose.yaml and for tests.
+_OTHERS = {"FORGE_URL", "FORGE_IMAGE", "FORGE_LONG_TESTS", "FORGE_SCREENSHOTS"}
+#: What Kubernetes says of a service that is called forge or forge-registry.
+#: Source: Kubernetes, "Service", "Environment variables".
+_OF_KUBERNETES = re.compile(
+    r"\w+_SERVICE_(HOST|PORT(_\w+)?)=.*|\w+_PORT(_\d+_\w+)?=\w+://.*"
+    r"|\w+_PORT_\d+_\w+=.*",
+    re.DOTALL,
+)
 
 
 class SettingInvalid(Exception):
@@ -342,3 +354,26 @@ def read_settings(
         except ValueError as e:
             raise SettingInvalid(f"{name} is {text!r}; it must be {e}") from e
     return Settings(**values)
+
+
+def find_strangers(*sources: Mapping[str, str | None]) -> dict[str, str]:
+    """
+    Find what is set, begins like a setting, and is none.
+
+    :param sources: by variable; the environment and ``.env``.
+    :returns: name → what to do about it.
+    """
+    known = _OTHERS | {row.variable for row in TABLE}
+    meant = {row.variable.removeprefix("FORGE_"): row.variable for row in TABLE}
+    meant |= {row.name.upper(): row.variable for row in TABLE}
+    found = {}
+    for name, value in (each for source in sources for each in source.items()):
+        if not name.startswith("FORGE_") or name in known:
+            continue
+        if _OF_KUBERNETES.fullmatch(f"{name}={value}"):
+            continue
+        near = get_close_matches(name.removeprefix("FORGE_"), meant, 1, 0.7)
+        found[name] = "README, 'Settings', lists them"
+        if near:
+            found[name] = f"did you mean {meant[near[0]]}?"
+    return found

@@ -93,20 +93,25 @@ def one_line(text: str, most: int, but: str = "") -> str:
 HARMLESS = "\t\n\u00a0\u200d\u2009\u202f\u3000"
 
 
-def message(event: LogEvent, most: int = _MOST_TEXT) -> str:
+def message(event: LogEvent, most: int = _MOST_TEXT, but: str = "") -> str:
     """
     Write what an event says.
 
     :param most: how much of it is kept, in characters.
+    :param but: as `visible` has it.
     """
     # Bounded first: what is searched for secrets may be any length.
-    return visible(masked(cut(formatEvent(event), most)))
+    return visible(masked(cut(formatEvent(event), most)), but)
 
 
-def summary(failure: Failure, most: int) -> str:
-    """Write what went wrong, without a traceback."""
+def summary(failure: Failure, most: int, but: str = "") -> str:
+    """
+    Write what went wrong, without a traceback.
+
+    :param but: as `visible` has it.
+    """
     name = getattr(failure.type, "__name__", "?")
-    return visible(masked(cut(f"{name}: {failure.getErrorMessage()}", most)))
+    return visible(masked(cut(f"{name}: {failure.getErrorMessage()}", most)), but)
 
 
 @frozen

@@ -124,7 +124,7 @@ class Entry:
 
     :ivar at: when it was said last, in seconds since the epoch.
     :ivar level: warn, error or critical.
-    :ivar text: one line, bounded, without secrets.
+    :ivar text: one line or several, bounded, without secrets.
     :ivar times: how often it was said in a row.
     """
 
@@ -157,10 +157,10 @@ class Recent:
         if level < LogLevel.warn:
             return
         namespace = visible(str(event.get("log_namespace", "-")))
-        text = message(event, _MOST_TEXT)
+        text = message(event, _MOST_TEXT, "\n")
         failure = event.get("log_failure")
         if failure is not None:
-            text = f"{text}: {summary(failure, _MOST_TEXT)}"
+            text += ": " + summary(failure, _MOST_TEXT, "\n")
         entry = Entry(event.get("log_time", 0.0), level.name, namespace, text)
         with self._lock:
             if self._entries:

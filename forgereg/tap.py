@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
@@ -40,14 +41,17 @@ from twisted.scripts._twistd_unix import UnixAppLogger
 from forgereg import logs, traces
 from forgereg.assembly import Assembly, open_records
 from forgereg.blobs.store import BlobStore
+from forgereg.certificates import look_at_term, read_certificates
 from forgereg.config import (
     TABLE,
     Row,
     SettingInvalid,
     Settings,
     defaults,
+    find_strangers,
     read_settings,
 )
+from forgereg.endpoint import parse_endpoint
 from forgereg.flow.threads import InThread
 from forgereg.machine import Machine
 from forgereg.metrics import Metrics
@@ -59,6 +63,7 @@ from forgereg.parts import Parts
 from forgereg.records.records import Records
 from forgereg.secrets import Secrets, read_secrets
 from forgereg.traces import NoTraces, Tracer
+from forgereg.web.listening import shown_address
 
 _log = logs.logger(__name__)
 
@@ -90,6 +95,8 @@ class Options(usage.Options):
     """The settings as options of twistd."""
 
     synopsis = "[options]"
+    #: What looks like a setting and is none → what to do; since the last `read`.
+    strangers: Mapping[str, str] = {}
     longdesc = (
         "Serve the images of a Nix flake as an OCI registry. Every option can also be"
         " an environment variable, named in parentheses, or a line in the file .env."
@@ -118,6 +125,7 @@ class Options(usage.Options):
             env_file = dotenv_values(_ENV_FILE)
         except (OSError, UnicodeDecodeError) as e:
             raise SettingInvalid(f"the file .env cannot be read: {e}") from e
+        self.strangers = find_strangers(os.environ, env_file)
         return read_settings(given, os.environ, env_file, _DEFAULTS)
 
 
@@ -278,14 +286,37 @@ class _Running(Service):
             where, why = self._options.settings.endpoint, outcome[0].getErrorMessage()
             self._refuse(f"cannot listen on {where}: {why}")
         self._port = outcome[0]
+        self._warn()
+        self._warn_of_certificates()
         for flake in self._assembly.parts.flakes:
             _log.info(
                 "serving {names} from {flake} for {system} at {address}",
                 names=f"{flake.prefix}/…" if flake.prefix else "everything",
                 flake=flake.shown,
                 system=self._options.settings.system,
-                address=self._port.getHost(),
+                address=shown_address(
+                    self._port.getHost(), self._options.settings.endpoint
+                ),
             )
+
+    def _warn(self) -> None:
+        for name, advice in self._options.strangers.items():
+            _log.warn("{name} is no setting; {advice}", name=name, advice=advice)
+
+    def _warn_of_certificates(self) -> None:
+        endpoint = parse_endpoint(self._options.settings.endpoint)
+        if not endpoint.has_tls:
+            return
+        _, own, more = endpoint.tls_files
+        chain = []
+        # What is wrong with the files is the endpoint's to say, which has read them.
+        with suppress(OSError, ValueError):
+            chain = read_certificates(own)[:1]
+            chain += read_certificates(more) if more else []
+        for each in chain:
+            term, text = look_at_term(each, datetime.now(UTC))
+            if advice := term.advice:
+                _log.warn("the certificate {text}: {advice}", text=text, advice=advice)
 
     def _refuse(self, message: str) -> NoReturn:
         # twistd has turned standard error into the log by now.
@@ -392,6 +423,7 @@ class _Running(Service):
         logs.set_level(read[0].log_level)
         logs.set_format(read[0].log_format)
         _log.info("the settings have been read again")
+        self._warn()
         if others:
             names = ", ".join(others)
             _log.warn("needs a restart to take effect: {names}", names=names)

@@ -203,7 +203,6 @@ class Served:
         self.api = self.assembly.entrance.api
         self.site = self.assembly.entrance.site
         self.site.reactor = self.clock
-        self.site.noisy = False
         self.site.doStart()
 
     def stop(self) -> None:

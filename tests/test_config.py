@@ -13,6 +13,7 @@ from forgereg.config import (
     SettingInvalid,
     Settings,
     defaults,
+    find_strangers,
     read_settings,
 )
 from tests.settings import DEFAULTS, ROWS, read
@@ -183,3 +184,39 @@ def test_endpoint(host: str, port: str, endpoint: str) -> None:
     """A port is listened on at the host; an endpoint string says it all itself."""
     environ = {"FLASK_HOST": host, "FLASK_PORT": port}
     assert read_settings({}, environ, {}, DEFAULTS).endpoint == endpoint
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("FORGE_MAX_BILDS", "FORGE_MAX_BUILDS"),
+        ("FORGE_EVALUATION_MEM", "FORGE_EVALUATION_MEMORY"),
+        ("FORGE_FLAKE", "GITHUB_REPO"),
+        ("FORGE_PORT", "FLASK_PORT"),
+        ("FORGE_LOG_LEVEL", "LOG_LEVEL"),
+    ],
+)
+def test_misspelt_settings(name: str, meant: str) -> None:
+    """Who misspells a setting, in the environment or in .env, reads what it is called."""
+    advice = {name: f"did you mean {meant}?"}
+    assert (
+        find_strangers({name: "7000"}, {}) == find_strangers({}, {name: ""}) == advice
+    )
+
+
+def test_others_that_begin_like_settings() -> None:
+    """What is no setting and has its use is no reason for a warning."""
+    service = {
+        "FORGE_PORT": "tcp://10.0.0.1:6443",
+        "FORGE_REGISTRY_PORT_6443_TCP": "tcp://10.0.0.1:6443",
+        "FORGE_REGISTRY_PORT_6443_TCP_ADDR": "10.0.0.1",
+        "FORGE_REGISTRY_SERVICE_HOST": "10.0.0.1",
+        "FORGE_REGISTRY_SERVICE_PORT_HTTP": "6443",
+        "FORGE_URL": "http://localhost:6443",
+        "HOME": "/root",
+        **{row.variable: "" for row in TABLE},
+    }
+    assert not find_strangers(service, service)
+    assert find_strangers({"FORGE_XYZZY": ""}) == {
+        "FORGE_XYZZY": "README, 'Settings', lists them"
+    }

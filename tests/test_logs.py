@@ -113,7 +113,7 @@ def test_recent_is_bounded(recent: Recent) -> None:
 def test_recent_is_safe_to_show(
     recent: Recent, logged_failures: list[LogEvent]
 ) -> None:
-    """An entry is one line without control characters, secrets and tracebacks."""
+    """An entry has lines, but no other control characters, secrets and tracebacks."""
     url = "https://me:sesame@forge.example?token=sesame"
     try:
         raise ValueError(f"\x1b[2J\udc80\n{url}")
@@ -121,6 +121,6 @@ def test_recent_is_safe_to_show(
         logger("forgereg.flow.tests").failure("incident {id}", id="7\u202e")
     (entry,) = recent.entries
     where = "https://***@forge.example?token=***"
-    said = r"incident 7\u202e: ValueError: \x1b[2J\udc80\n" + where
+    said = r"incident 7\u202e: ValueError: \x1b[2J\udc80" + f"\n{where}"
     assert entry.text == said
     logged_failures.clear()

@@ -9,98 +9,18 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
-from ipaddress import ip_address
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
-from attrs import frozen
 from twisted.internet.interfaces import IStreamServerEndpointStringParser
 from twisted.plugin import getPlugins
 
 from forgereg.cli.findings import Finding, doubtful, fine, wrong
+from forgereg.endpoint import ON_TCP, Endpoint
 
-#: How long who listens there may take to answer, in seconds.
-_SECONDS = 10.0
 _ASKED = b"HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 _ANSWER = re.compile(rb"^server: *forge-registry", re.IGNORECASE | re.MULTILINE)
-#: Source: "The PROXY protocol", versions 1 & 2.
-_PROXY = b"PROXY TCP4 127.0.0.1 127.0.0.1 40000 6443\r\n"
-_ON_TCP = ("tcp", "tcp4", "tcp6", "ssl")
-#: Where each kind has its own address, and every address of the machine.
-_LOCAL = {"::": "::1", "": "127.0.0.1", "0.0.0.0": "127.0.0.1"}
-
-
-@frozen
-class Endpoint:
-    """
-    A Twisted endpoint string, read.
-
-    :ivar kind: such as ``ssl``.
-    :ivar port: a TCP port; 0 where there is none.
-    :ivar host: address to listen on; empty for every one.
-    :ivar is_told: whether a proxy in front tells who the client is.
-    """
-
-    kind: str
-    port: int
-    host: str
-    options: Mapping[str, str]
-    is_told: bool
-
-    @property
-    def has_tls(self) -> bool:
-        """Whether clients speak TLS to it."""
-        return self.kind == "ssl"
-
-    @property
-    def near(self) -> str:
-        """Where it is found from this machine."""
-        return _LOCAL.get(self.host, self.host)
-
-    @property
-    def is_local(self) -> bool:
-        """Whether only this machine can reach it."""
-        with suppress(ValueError):
-            return ip_address(self.host).is_loopback
-        return self.host == "localhost"
-
-    def connect(self) -> socket.socket:
-        """
-        Connect to it, as a client does that knows nothing of TLS yet.
-
-        :raises OSError: nobody listens there.
-        """
-        channel = socket.create_connection((self.near, self.port), _SECONDS)
-        if self.is_told:
-            channel.sendall(_PROXY)
-        return channel
-
-
-def parse_endpoint(text: str) -> Endpoint:
-    """
-    Read a Twisted endpoint string, as far as the doctor knows them. Pure.
-
-    Source: Twisted, "Getting Connected with Endpoints".
-    """
-    is_told = text.startswith("haproxy:")
-    text = text.removeprefix("haproxy:")
-    options: dict[str, str] = {}
-    words: list[str] = []
-    # A backslash takes from the next character what it means.
-    for piece in re.split(r"(?<!\\):", text):
-        key, found, value = piece.partition("=")
-        if found:
-            options[key] = re.sub(r"\\(.)", r"\1", value)
-        else:
-            words.append(re.sub(r"\\(.)", r"\1", piece))
-    kind, place = words[0] if words else "", "".join(words[1:2])
-    port = options.get("port", place) if kind in _ON_TCP else ""
-    is_port = port.isascii() and port.isdecimal() and len(port) < 6
-    if kind == "unix":
-        options.setdefault("address", place)
-    host = options.get("interface") or ("::" if kind == "tcp6" else "")
-    return Endpoint(kind, int(port) if is_port else 0, host, options, is_told)
 
 
 def look_at_port(endpoint: Endpoint, is_running: bool) -> Iterator[Finding]:
@@ -113,7 +33,7 @@ def look_at_port(endpoint: Endpoint, is_running: bool) -> Iterator[Finding]:
         yield _unix(endpoint)
         return
     known = {each.prefix for each in getPlugins(IStreamServerEndpointStringParser)}
-    if endpoint.kind not in known.union(_ON_TCP) or endpoint.port > 65535:
+    if endpoint.kind not in known.union(ON_TCP) or endpoint.port > 65535:
         advice = "set FLASK_PORT to a port, or one of Twisted's endpoint strings"
         yield wrong("port", "FLASK_PORT is no endpoint", advice)
         return

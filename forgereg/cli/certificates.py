@@ -10,7 +10,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from attrs import frozen
@@ -19,13 +19,13 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
-from forgereg.cli.address import Endpoint
-from forgereg.cli.findings import Finding, doubtful, fine, wrong
+from forgereg.certificates import Term, look_at_term, read_certificates
+from forgereg.cli.findings import Finding, Level, doubtful, fine, skipped, wrong
+from forgereg.endpoint import Endpoint
 
-#: How long before its end a certificate should have been replaced.
-_SOON = timedelta(days=21)
 #: What OpenSSL says of names. Source: X509_STORE_CTX_get_error(3).
 _OTHER_NAME = (62, 64)
+_LEVELS = {Term.GOOD: Level.OK, Term.SOON: Level.WARNING}
 
 
 class _Unusable(Exception):
@@ -76,15 +76,13 @@ def look_at_tls(
     :param here: what the machine calls itself.
     :param is_live: whether a registry answers there.
     """
-    options = endpoint.options
-    # Source: Twisted, `twisted.internet.endpoints`, the parser of ssl.
-    key = Path(options.get("privateKey") or "server.pem")
-    certificate = Path(options.get("certKey") or key)
-    more = options.get("extraCertChain")
+    key, certificate, more = endpoint.tls_files
     try:
-        found = _read(key, certificate, Path(more) if more else None)
+        found = _read(key, certificate, more)
     except _Unusable as e:
         yield e.finding
+        others = "tls dates", "tls name", "tls trust"
+        yield from skipped("there is no certificate with its key", *others)
         return
     yield from _look_at_key(key)
     yield from _look_at_dates(found.chain)
@@ -109,6 +107,7 @@ def look_at_tls(
             "have it made with one, as by openssl req … -addext"
             f" subjectAltName=DNS:{here}",
         )
+        yield from skipped("clients refuse it", "tls trust")
         return
     yield from _look_at_names(found, names, here)
     yield _look_at_trust(endpoint, found, is_live)
@@ -117,7 +116,9 @@ def look_at_tls(
 def _read(key: Path, certificate: Path, more: Path | None) -> Files:
     what = "tls key"
     try:
-        private = serialization.load_pem_private_key(_bytes(what, key), None)
+        private = serialization.load_pem_private_key(key.read_bytes(), None)
+    except OSError as e:
+        raise _unreadable(what, key, e) from e
     except TypeError:
         advice = f"take its password away: openssl pkey -in {key} -out <file>"
         raise _unusable(what, f"{key} has a password", advice) from None
@@ -136,20 +137,19 @@ def _read(key: Path, certificate: Path, more: Path | None) -> Files:
 
 def _certificates(path: Path) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(_bytes("tls certificate", path))
+        return read_certificates(path)
+    except OSError as e:
+        raise _unreadable("tls certificate", path, e) from e
     except ValueError:
         advice = "set certKey= to a file with -----BEGIN CERTIFICATE-----"
         text = f"{path} has no certificate"
         raise _unusable("tls certificate", text, advice) from None
 
 
-def _bytes(what: str, path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as e:
-        text = f"{path} cannot be read: {e.strerror}"
-        advice = "see that it is spelt right, and let the registry's user read it"
-        raise _unusable(what, text, advice) from e
+def _unreadable(what: str, path: Path, error: OSError) -> _Unusable:
+    text = f"{path} cannot be read: {error.strerror}"
+    advice = "see that it is spelt right, and let the registry's user read it"
+    return _unusable(what, text, advice)
 
 
 def _unusable(what: str, text: str, advice: str) -> _Unusable:
@@ -170,21 +170,10 @@ def _look_at_key(key: Path) -> Iterator[Finding]:
 
 
 def _look_at_dates(chain: Sequence[x509.Certificate]) -> Iterator[Finding]:
-    now = datetime.now(UTC)
     for each in chain:
-        who = each.subject.rfc4514_string() or "without a name"
-        begin, end = each.not_valid_before_utc, each.not_valid_after_utc
-        if now < begin:
-            advice = "see that this machine's clock is right"
-            yield wrong("tls dates", f"{who} is valid from {begin:%Y-%m-%d}", advice)
-        elif now > end:
-            advice = "replace it, and restart the registry"
-            yield wrong("tls dates", f"{who} ended on {end:%Y-%m-%d}", advice)
-        elif now > end - _SOON:
-            advice = "replace it before, and restart the registry"
-            yield doubtful("tls dates", f"{who} ends on {end:%Y-%m-%d}", advice)
-        else:
-            yield fine("tls dates", f"{who} is valid until {end:%Y-%m-%d}")
+        term, text = look_at_term(each, datetime.now(UTC))
+        level = _LEVELS.get(term, Level.ERROR)
+        yield Finding("tls dates", level, text, term.advice)
 
 
 def _look_at_names(found: Files, names: Sequence[str], here: str) -> Iterator[Finding]:

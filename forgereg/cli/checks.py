@@ -14,9 +14,9 @@ from subprocess import TimeoutExpired
 from attrs import field, frozen
 
 from forgereg import traces
-from forgereg.cli.findings import Finding, doubtful, fine, remedy, wrong
+from forgereg.cli.findings import Finding, doubtful, fine, remedy, skipped, wrong
 from forgereg.config import Settings
-from forgereg.lines import masked
+from forgereg.lines import masked, one_line
 from forgereg.nix.fitness import NixUnfit, check_nix, told
 from forgereg.nix.flake import Command, catalogue_query, limited, parse_locked
 from forgereg.nix.process import ask_now
@@ -54,26 +54,15 @@ class Machine:
 
 def look_at_nix(machine: Machine) -> Iterator[Finding]:
     """Find nix, and have it build something small."""
-    command, env = machine.command, machine.env
     try:
-        version = check_nix(command, env)
+        version = check_nix(machine.command, machine.env)
     except NixUnfit as e:
         otherwise = "see what nix.conf, NIX_CONFIG and FORGE_STORE say"
         yield wrong("nix", str(e), remedy(str(e), otherwise))
-        return
-    yield fine("nix", f"{version}, with flakes")
-    try:
-        status, _, said = ask_now(command.trial(machine.nonce), env, _TRIAL_SECONDS)
-    except TimeoutExpired:
-        advice = "see whether other builds hold it up, and that substituters answer"
-        yield wrong("builds", f"nix builds nothing in {_TRIAL_SECONDS:.0f} s", advice)
-        return
-    if status:
-        text = told(said)[-_MAX_SAID:] or f"nix ended with status {status}"
-        advice = remedy(text, "have it build something by hand, as the same user")
-        yield wrong("builds", f"nix cannot build: {text}", advice)
+        yield from skipped("nix does not work", "builds")
     else:
-        yield fine("builds", "nix builds")
+        yield fine("nix", f"{version}, with flakes")
+        yield _builds(machine)
     system, here = machine.settings.system, f"{machine.architecture}-linux"
     if system != here:
         yield doubtful(
@@ -81,6 +70,21 @@ def look_at_nix(machine: Machine) -> Iterator[Finding]:
             f"FORGE_SYSTEM is {system}, and this machine is {here}",
             "see that nix has a remote builder or an emulator for it",
         )
+
+
+def _builds(machine: Machine) -> Finding:
+    command, env = machine.command, machine.env
+    try:
+        status, _, said = ask_now(command.trial(machine.nonce), env, _TRIAL_SECONDS)
+    except TimeoutExpired:
+        advice = "see whether other builds hold it up, and that substituters answer"
+        what = f"nix builds nothing in {_TRIAL_SECONDS:.0f} s"
+        return wrong("builds", what, advice)
+    if status:
+        text = one_line(told(said), _MAX_SAID) or f"nix ended with status {status}"
+        advice = remedy(text, "have it build something by hand, as the same user")
+        return wrong("builds", f"nix cannot build: {text}", advice)
+    return fine("builds", "nix builds")
 
 
 def look_at_programs(machine: Machine) -> Iterator[Finding]:
@@ -104,7 +108,7 @@ def look_at_programs(machine: Machine) -> Iterator[Finding]:
     if status:
         yield doubtful(
             "bubblewrap",
-            f"has no sandbox for images that are scripts: {said.strip()[:_MAX_SAID]}",
+            f"has no sandbox for images that are scripts: {one_line(said, _MAX_SAID)}",
             "allow user namespaces: docs/operations.md, 'Images that are scripts'",
         )
     else:
@@ -134,9 +138,9 @@ def look_at_secrets(machine: Machine) -> Iterator[Finding]:
             try:
                 read_token(each.token_file)
             except ValueError as e:
-                yield wrong(_name(each), str(e), "put one token into it")
+                yield wrong(name_of(each), str(e), "put one token into it")
             else:
-                yield _privacy(_name(each), each.token_file)
+                yield _privacy(name_of(each), each.token_file)
 
 
 def look_at_traces(environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -161,7 +165,8 @@ def flakes_of(settings: Settings) -> list[FlakeSetting]:
     return [main, *settings.flakes]
 
 
-def _name(flake: FlakeSetting) -> str:
+def name_of(flake: FlakeSetting) -> str:
+    """Name what is found out about a flake."""
     return f"flake {flake.prefix}".strip()
 
 
@@ -172,7 +177,7 @@ def look_at_flakes(machine: Machine) -> Iterator[Finding]:
 
 
 def _flake(machine: Machine, flake: FlakeSetting) -> Finding:
-    what, shown, settings = _name(flake), masked(flake.flake), machine.settings
+    what, shown, settings = name_of(flake), masked(flake.flake), machine.settings
     try:
         token = read_token(flake.token_file) if flake.token_file else None
     except ValueError:
@@ -190,7 +195,7 @@ def _flake(machine: Machine, flake: FlakeSetting) -> Finding:
         if not status:
             return answer, ""
         # First what is secret is taken out: a half of it might not be found.
-        text = redact(masked(told(said)), token)[:_MAX_SAID]
+        text = one_line(redact(masked(told(said)), token), _MAX_SAID)
         return "", text or f"nix ended with status {status}"
 
     answer, said = ask(machine.command.lock(flake.flake), _LOCK_SECONDS)

@@ -16,14 +16,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from forgereg.assembly import open_records
 from forgereg.blobs.names import files
-from forgereg.cli.findings import Finding, doubtful, fine, wrong
+from forgereg.cli.findings import Finding, doubtful, fine, skipped, wrong
 from forgereg.config import Settings
 from forgereg.flow.health import Unwell, look_at_disk
 from forgereg.nix.store import store_root
 from forgereg.records.database import VERSION
+from forgereg.sizes import size
 
 #: With less than this, builds may fail, in bytes.
-_FEW_BYTES = 5 * 10**9
+_FEW_BYTES = 5 * 2**30
 #: Source: "Database File Format" of SQLite.
 _SQLITE, _VERSION_AT = b"SQLite format 3\0", 60
 
@@ -56,9 +57,9 @@ def look_at_store(settings: Settings) -> Iterator[Finding]:
         free = _free_bytes(folder)
         if free < _FEW_BYTES:
             advice = "make room, as with nix-collect-garbage"
-            yield doubtful("store", f"{folder} has {_gb(free)} left", advice)
+            yield doubtful("store", f"{folder} has {size(free)} left", advice)
         else:
-            yield fine("store", f"{folder}, {_gb(free)} are free")
+            yield fine("store", f"{folder}, {size(free)} are free")
 
 
 def look_at_state(settings: Settings) -> Iterator[Finding]:
@@ -76,6 +77,7 @@ def look_at_state(settings: Settings) -> Iterator[Finding]:
                 f"{folder} is not there, and {above} {why}",
                 "make it, and give it to the registry's user; or set FORGE_STATE_DIR",
             )
+            yield from skipped("nothing can be written there", "room")
             return
         yield fine("state", f"{folder} will be made")
         yield from _room(settings, folder, free)
@@ -93,6 +95,7 @@ def look_at_state(settings: Settings) -> Iterator[Finding]:
     except Unwell as e:
         advice = "make room, or give it to the registry's user (chown)"
         yield wrong("state", f"{folder}: {e.detail}", advice)
+        yield from skipped("nothing can be written there", "room", "records")
         return
     # Such as what root made there who started the registry once.
     others = [
@@ -122,12 +125,12 @@ def _room(settings: Settings, folder: Path, free: int) -> Iterator[Finding]:
     if most > taken + free:
         yield doubtful(
             "room",
-            f"layers may take {_gb(most)} (FORGE_BLOBS_SIZE), and there are"
-            f" {_gb(taken + free)}",
+            f"layers may take {size(most)} (FORGE_BLOBS_SIZE), and there are"
+            f" {size(taken + free)}",
             "lower FORGE_BLOBS_SIZE, or give the state directory a larger disk",
         )
     else:
-        yield fine("room", f"layers take {_gb(taken)}, {_gb(free)} are free")
+        yield fine("room", f"layers take {size(taken)}, {size(free)} are free")
 
 
 def _records(folder: Path, is_live: bool) -> Iterator[Finding]:
@@ -184,10 +187,6 @@ def is_running(folder: Path) -> bool:
 def _free_bytes(folder: Path) -> int:
     disk = os.statvfs(folder)
     return disk.f_bavail * disk.f_frsize
-
-
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.1f} GB"
 
 
 def _user(uid: int) -> str:

@@ -27,14 +27,20 @@ from twisted.python.usage import UsageError
 
 from forgereg import tap
 from forgereg.cli import checks, disk
-from forgereg.cli.address import is_answered, look_at_port, parse_endpoint
+from forgereg.cli.address import is_answered, look_at_port
 from forgereg.cli.certificates import look_at_tls
-from forgereg.cli.findings import Finding, Level, fine, wrong
+from forgereg.cli.findings import Finding, Level, doubtful, fine, skipped, wrong
 from forgereg.cli.screen import clean, say
 from forgereg.config import SettingInvalid, Settings
+from forgereg.endpoint import parse_endpoint
 from forgereg.lines import masked
 
-_COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "bold red"}
+_COLOURS = {
+    Level.OK: "green",
+    Level.SKIPPED: "cyan",
+    Level.WARNING: "yellow",
+    Level.ERROR: "bold red",
+}
 
 #: As shells have it for what SIGINT ended.
 _INTERRUPTED = 130
@@ -70,14 +76,18 @@ def examine(options: Options, environ: Mapping[str, str]) -> Iterator[Finding]:
     except SettingInvalid as e:
         advice = "set it to something that is"
         yield wrong("settings", masked(str(e)), f"{advice}: README, 'Settings'")
+        yield from skipped("the settings make no sense", "everything else")
         return
     yield fine("settings", "make sense")
+    for name, advice in options.strangers.items():
+        yield doubtful("settings", f"{name} is no setting", advice)
     with ExitStack() as stack:
         env = _nix_environment(environ, settings, stack)
         machine = checks.Machine(settings, env, platform.machine(), uuid.uuid4().hex)
-        broken = False
+        broken = ""
         for finding in checks.look_at_nix(machine):
-            broken = broken or finding.level is Level.ERROR
+            if finding.level is Level.ERROR:
+                broken = "build" if finding.what == "builds" else "work"
             yield finding
         yield from checks.look_at_programs(machine)
         yield from disk.look_at_store(settings)
@@ -85,7 +95,10 @@ def examine(options: Options, environ: Mapping[str, str]) -> Iterator[Finding]:
         yield from checks.look_at_secrets(machine)
         yield from checks.look_at_traces(environ)
         yield from _look_at_address(settings, options.names)
-        if not broken:
+        if broken:
+            names = map(checks.name_of, checks.flakes_of(settings))
+            yield from skipped(f"nix does not {broken}", *names)
+        else:
             yield from checks.look_at_flakes(machine)
 
 

@@ -4,6 +4,7 @@ What the doctor finds, and what it says to do about it. Pure.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
 
 from attrs import frozen
@@ -13,6 +14,7 @@ class Level(Enum):
     """How bad it is."""
 
     OK = "ok"
+    SKIPPED = "skipped"
     WARNING = "warning"
     ERROR = "error"
 
@@ -36,6 +38,12 @@ class Finding:
 def fine(what: str, detail: str) -> Finding:
     """Say that something is as it should be."""
     return Finding(what, Level.OK, detail)
+
+
+def skipped(why: str, *things: str) -> Iterator[Finding]:
+    """Say of things that nobody has looked at them, as something else is wrong."""
+    for what in things:
+        yield Finding(what, Level.SKIPPED, f"not looked at, because {why}")
 
 
 def doubtful(what: str, detail: str, advice: str) -> Finding:
@@ -68,7 +76,14 @@ _REMEDIES = (
         ("HTTP error 401", "HTTP error 403", "HTTP error 404", "Authentication failed"),
         "see that it is spelt right; a private flake needs FORGE_TOKEN_FILE",
     ),
-    (("flake.nix",), "name a directory or repository that has a flake.nix"),
+    (
+        ("does not contain a", "could not find a flake.nix", "flake.nix' does not exist", "flake.nix': No such file"),
+        "name a directory or repository that has a flake.nix",
+    ),
+    (
+        ("(at flake.nix:", "syntax error", "undefined variable", "-source/flake.nix"),
+        "mend it where nix says: 'nix flake show' says the same",
+    ),
     (("does not provide attribute",), "see that FORGE_SYSTEM is one that the flake has packages for"),
     (("does not exist", "No such file"), "see that it is spelt right"),
     (

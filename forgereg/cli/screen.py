@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define, field
 from rich.console import Console
-from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
 from forgereg.lines import visible
+from forgereg.sizes import size
 
 if TYPE_CHECKING:
     from forgereg.cli.remote import Build
 
 #: How wide the bar is: beside it, 80 columns have room for what a build tells.
-_BAR = 15
+_BAR = 14
 #: What a table of 80 columns has room for.
 _DIGEST = re.compile(r"(@sha256:[0-9a-f]{8})[0-9a-f]+")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -47,8 +47,8 @@ def describe(build: Build) -> str:
         if now:
             words.append(now)
         if told.fetch_bytes:
-            fetched, of = told.fetched_bytes / 1e6, told.fetch_bytes / 1e6
-            words.append(f"{fetched:.1f} of {of:.1f} MB")
+            fetched, of = told.fetched_bytes / 2**20, told.fetch_bytes / 2**20
+            words.append(f"{fetched:.1f} of {of:.1f} MiB")
     return clean(", ".join(words))
 
 
@@ -201,12 +201,12 @@ def list_swept(console: Console, swept: Mapping[str, Any]) -> None:
         pulled = image["last_pulled"] or "never"
         say(
             console,
-            f"{' '.join(image['names'])}: {decimal(image['bytes'])},"
+            f"{' '.join(image['names'])}: {size(image['bytes'])},"
             f" last pulled {pulled}: {image['reason']}",
         )
     would = "would free" if swept["dry_run"] else "freed"
     say(
         console,
-        f"{would} {decimal(swept['freed_bytes'])}: {len(swept['images'])} images,"
-        f" {swept['blobs']} blobs; {decimal(swept['kept_bytes'])} stay",
+        f"{would} {size(swept['freed_bytes'])}: {len(swept['images'])} images,"
+        f" {swept['blobs']} blobs; {size(swept['kept_bytes'])} stay",
     )

@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred
 
 from forgereg.flow.threads import InThread
 from forgereg.logs import logger
+from forgereg.nix.longlines import shortened
 from forgereg.oci.errors import DiskFull
 
 _log = logger(__name__)
@@ -62,7 +63,7 @@ class BuildLog:
         if self._closed:
             return
         for each in line.removesuffix("\n").split("\n"):
-            self._last.append(each[:_CHARACTERS])
+            self._last.append(_short(each))
             self._take(_encoded(each))
         self._write()
 
@@ -81,9 +82,7 @@ class BuildLog:
     def tail(self, n: int) -> list[str]:
         """Give the last lines, at most so many."""
         lines = list(self._last)[-n:] if n > 0 else []
-        return [
-            line if isinstance(line, str) else line()[:_CHARACTERS] for line in lines
-        ]
+        return [line if isinstance(line, str) else _short(line()) for line in lines]
 
     def close(self) -> Deferred[None]:
         """
@@ -153,6 +152,10 @@ class BuildLog:
         self._waiting += note
         self._taken += len(note)
         self._missing = 0
+
+
+def _short(line: str) -> str:
+    return "".join(shortened(line, _CHARACTERS))
 
 
 def _encoded(line: str) -> bytes:

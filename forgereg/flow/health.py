@@ -34,6 +34,7 @@ from forgereg.nix.flake import Command
 from forgereg.oci.errors import DiskFull
 from forgereg.records.database import check as check_records
 from forgereg.records.records import Records
+from forgereg.sizes import size
 
 _log = logger(__name__)
 
@@ -229,7 +230,7 @@ class Ground:
 
     async def _disk(self) -> str:
         free = await self.in_thread(look_at_disk, self.blobs.root)
-        return f"can be written, {free / 2**30:.1f} GiB are free"
+        return f"can be written, {size(free)} are free"
 
     async def _nix(self) -> str:
         said: deque[bytes] = deque(maxlen=20)
@@ -249,7 +250,7 @@ class Ground:
     async def _blobs(self) -> str:
         if not self.blobs.is_surveyed:
             raise Unwell("what there is has not been counted yet")
-        return f"{self.blobs.bytes / 2**20:,.0f} MiB"
+        return size(self.blobs.bytes)
 
 
 async def _flake(flake: Flake) -> str:
@@ -274,5 +275,5 @@ def look_at_disk(folder: Path) -> int:
         raise Unwell(f"the state directory cannot be written: {why}") from e
     free = disk.f_bavail * disk.f_frsize
     if free < LEAST_FREE:
-        raise Unwell(f"only {free / 2**20:.0f} MiB are free")
+        raise Unwell(f"only {size(free)} are free")
     return free

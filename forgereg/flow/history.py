@@ -92,7 +92,8 @@ class History:
             _log.warn("interrupted builds are not marked: {error}", error=e)
             return 0
         if count:
-            _log.warn("{count} builds were interrupted", count=count)
+            what = "1 build was" if count == 1 else f"{count} builds were"
+            _log.warn("{what} interrupted", what=what, count=count)
         return count
 
     async def newest(

@@ -130,7 +130,7 @@ class Status:
 
 @frozen
 class _OnDisk:
-    total: int
+    used: int
     free: int
     logs: int
 
@@ -217,7 +217,7 @@ class Overview:
     async def _look_at_disk(self) -> None:
         def look() -> _OnDisk:
             disk = shutil.disk_usage(self._blobs.root)
-            return _OnDisk(disk.total, disk.free, self._logs.bytes())
+            return _OnDisk(disk.used, disk.free, self._logs.bytes())
 
         self._disk = await self._in_thread(look)
 
@@ -230,8 +230,9 @@ class Overview:
         return [
             Space(
                 "State directory's disk",
-                None if disk is None else disk.total - disk.free,
-                0 if disk is None else disk.total,
+                None if disk is None else disk.used,
+                # Not with what the file system keeps for root, as df does not.
+                0 if disk is None else disk.used + disk.free,
             ),
             Space(
                 "Unpacked layers",

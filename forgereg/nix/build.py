@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 
 from forgereg.lines import masked
@@ -36,6 +37,7 @@ from forgereg.nix.flake import (
     parse_locked,
     parse_outputs,
 )
+from forgereg.nix.longlines import shortened, without_mark
 from forgereg.nix.process import Exit
 from forgereg.nix.refs import ls_remote
 from forgereg.oci.errors import (
@@ -63,6 +65,9 @@ _LOGGED = 2**14
 
 #: What nix says to whoever sits before it.
 _ASIDE, _INTERRUPTED = "(use '--show-trace'", "interrupted by the user"
+
+#: What nix does without, or tries again: how git and nix warn, and nix ignores errors.
+_NOISE = re.compile(r"error \(ignored\):|(?i:warning):|.*; retrying in \d+ ms$")
 
 #: How nix, its garbage collector and C++ say that there is no memory.
 _MEMORY_FULL = ("out of memory", "Out of Memory", "bad_alloc", "Cannot allocate memory")
@@ -167,12 +172,12 @@ class Listener:
             return
         line = self._hidden(event)
         self.errand.hear(line)
-        text = line.text[:_CHARACTERS].removeprefix("error: ")
+        text = self._brief(event).removeprefix("error: ")
         if line.said is Said.BUILDER:
             self._lines.append(raw)
         elif text.startswith(_INTERRUPTED):
             self.interrupted = True
-        elif text.startswith(_ASIDE):
+        elif text.startswith(_ASIDE) or _NOISE.match(text):
             return
         elif line.said is Said.ERROR or (
             line.said is Said.OTHER and line.text.startswith(("error", "fatal"))
@@ -187,19 +192,25 @@ class Listener:
         if self.errand.is_full:
             self.errand.skip(lambda: self._read(raw))
             return
-        line = Line.read(Said.BUILDER, raw[:_LOGGED].decode("utf-8", "replace"))
+        kept, left_out = without_mark(raw)
+        line = Line.read(Said.BUILDER, kept.decode("utf-8", "replace"))
         if line.text:
-            self.errand.hear(self._hidden(line))
+            self.errand.hear(self._hidden(evolve(line, left_out=left_out)))
 
     def _hidden(self, line: Line) -> Line:
-        text = self.hide(line.text[:_LOGGED])
+        kept, mark = shortened(line.text, _LOGGED, line.left_out)
+        text = self.hide(kept) + mark
         # In colours a secret may not be found.
         is_same = text == line.text and len(line.coloured) <= 2 * _LOGGED
         return Line(line.said, text, line.coloured if is_same else "")
 
     def _read(self, raw: bytes) -> str:
         line = parse_line(raw)
-        return "" if line is None else self.hide(line.text[:_CHARACTERS])
+        return "" if line is None else self._brief(line)
+
+    def _brief(self, line: Line) -> str:
+        kept, mark = shortened(line.text, _CHARACTERS, line.left_out)
+        return self.hide(kept) + mark
 
     @property
     def has_said_why(self) -> bool:

@@ -17,7 +17,9 @@ import re
 from enum import Enum
 from typing import Any, TypeAlias
 
-from attrs import frozen
+from attrs import evolve, frozen
+
+from forgereg.nix.longlines import without_mark
 
 _PREFIX = b"@nix "
 #: What sets colours and the like: ECMA-48, SGR.
@@ -32,6 +34,10 @@ _OTHER_ESCAPES = re.compile(rf"(?!{_COLOUR})(?:{_ESCAPE})")
 
 #: Beginning and end of a line of a builder's log: nix sorts the keys of its events.
 _BUILDER_BEGINS, _BUILDER_ENDS = b'@nix {"action":"result","fields":["', b',"type":101}'
+#: What may end an event whose end is missing.
+_ENDS = b'"],"type":101}', b'"}', b'"}]}'
+#: How many bytes write a character at most, as JSON does: ``\\u001b``.
+_LONGEST_ESCAPE = 6
 #: How long a line may be that goes unread, in bytes.
 _MAX_UNREAD = 4096
 
@@ -53,11 +59,13 @@ class Line:
     :ivar text: without colours and control characters, other than line ends.
     :ivar coloured: the same with the sequences that set colours; empty if there are
         none.
+    :ivar left_out: how much of its end was too long to be read, in characters at most.
     """
 
     said: Said
     text: str
     coloured: str = ""
+    left_out: int = 0
 
     @classmethod
     def read(cls, said: Said, text: str, place: str = "") -> Line:
@@ -112,6 +120,20 @@ def parse_event(raw: bytes) -> Event | None:
 
     :returns: None for what is neither for people nor about an activity.
     """
+    kept, left_out = without_mark(raw)
+    if not left_out:
+        return _parse(raw)
+    # Whose end is missing: a line of a builder's log, or a message.
+    ends = _ENDS if kept.startswith(_PREFIX) else (b"",)
+    for end in ends:
+        for broken in range(_LONGEST_ESCAPE):
+            event = _parse(kept[: len(kept) - broken] + end)
+            if isinstance(event, Line):
+                return evolve(event, left_out=left_out + broken)
+    return None
+
+
+def _parse(raw: bytes) -> Event | None:
     if not raw.startswith(_PREFIX):
         # What nix's own children say goes past its log format.
         line = Line.read(Said.OTHER, raw.decode("utf-8", "replace"))

@@ -4,15 +4,19 @@ Find out whether the nix that is there can do what is needed. Blocking.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from subprocess import TimeoutExpired
 
+from forgereg.lines import one_line
 from forgereg.nix.events import parse_line
 from forgereg.nix.flake import OLDEST, Command, parse_version
 from forgereg.nix.process import ask_now, missing_wrappers
 
 _OLDEST = ".".join(map(str, OLDEST))
 _MAX_SAID = 500
+#: What begins so is not why nix has failed.
+_BESIDE = ("warning:", "(use '--show-trace'")
 
 
 class NixUnfit(Exception):
@@ -26,11 +30,14 @@ def check_nix(command: Command, env: Mapping[str, str]) -> str:
     :returns: which nix it is, as it says.
     :raises NixUnfit: it is not there, too old, or does not work.
     """
-    missing = missing_wrappers()
+    missing = []
+    if shutil.which("nix", path=env.get("PATH")) is None:
+        missing.append(f"nix not found on the PATH: install nix {_OLDEST} or newer")
+    if wrappers := missing_wrappers():
+        names = " and ".join(wrappers)
+        missing.append(f"{names} not found on the PATH: install util-linux")
     if missing:
-        raise NixUnfit(
-            f"{' and '.join(missing)} not found on the PATH: install util-linux"
-        )
+        raise NixUnfit("; ".join(missing))
     try:
         _, said, error = ask_now(["nix", "--version"], env)
         found = parse_version(said)
@@ -42,16 +49,12 @@ def check_nix(command: Command, env: Mapping[str, str]) -> str:
                 f"nix is {said.strip()!r}; {_OLDEST} or newer is needed: upgrade nix"
             )
         status, answer, error = ask_now(command.probe(), env)
-    except FileNotFoundError as e:
-        raise NixUnfit(
-            f"nix not found on the PATH: install nix {_OLDEST} or newer"
-        ) from e
     except TimeoutExpired as e:
         raise NixUnfit("nix does not work: 'nix --version' or 'nix eval' hangs") from e
     except OSError as e:
         raise NixUnfit(f"nix does not work: {e}") from e
     if status != 0:
-        raise NixUnfit(f"nix does not work: {told(error)[-_MAX_SAID:]}")
+        raise NixUnfit(f"nix does not work: {one_line(told(error), _MAX_SAID)}")
     if answer.strip() != "true":
         raise NixUnfit(
             f"{said.strip()} has no flakes: install a nix that was built with them"
@@ -60,6 +63,13 @@ def check_nix(command: Command, env: Mapping[str, str]) -> str:
 
 
 def told(error: str) -> str:
-    """Write in one line what nix has said to people on its standard error."""
+    """
+    Write in one line what nix says is wrong on its standard error.
+
+    Warnings, such as of each time that it tries again, are left out: most are not the
+    cause, and the cause comes after them.
+    """
     lines = filter(None, map(parse_line, error.encode().splitlines()))
-    return " ".join(" ".join(line.text for line in lines).split())
+    texts = [" ".join(line.text.split()) for line in lines]
+    causes = [text for text in texts if not text.lower().startswith(_BESIDE)]
+    return " ".join(dict.fromkeys(causes or texts))

@@ -23,14 +23,13 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 from forgereg.metrics import Metrics
+from forgereg.nix.longlines import LineCutter
 from forgereg.nix.outlet import Outlet
 
 #: How long a child has between SIGTERM and SIGKILL, in seconds.
 GRACE_SECONDS = 10.0
 #: How long whoever survives a child may hold its pipes open, in seconds.
 PIPES_SECONDS = 1.0
-#: How long a line of a child's standard error may be, in bytes; more is cut.
-MAX_LINE = 2**20
 #: How much standard output is kept, in bytes; a child that writes more is ended.
 MAX_OUT = 64 * 2**20
 
@@ -83,7 +82,7 @@ class _Child(ProcessProtocol):
     _pid: int = field(init=False, default=0)
     _out: list[bytes] = field(init=False, factory=list)
     _out_bytes: int = field(init=False, default=0)
-    _line: bytes = field(init=False, default=b"")
+    _lines: LineCutter = field(init=False, factory=LineCutter)
     _timed_out: bool = field(init=False, default=False)
     _stopped: bool = field(init=False, default=False)
     _ending: bool = field(init=False, default=False)
@@ -134,10 +133,8 @@ class _Child(ProcessProtocol):
             self._out.append(data)
 
     def errReceived(self, data: bytes) -> None:
-        *lines, rest = (self._line + data).split(b"\n")
-        for line in lines:
-            self._on_line(line[:MAX_LINE])
-        self._line = rest[:MAX_LINE]
+        for line in self._lines.feed(data):
+            self._on_line(line)
 
     def processExited(self, reason: Failure) -> None:
         # What is left of its group is nobody's, and may hold our pipes open.
@@ -150,8 +147,8 @@ class _Child(ProcessProtocol):
         for timer in self._timers:
             if timer.active():
                 timer.cancel()
-        if self._line:
-            self._on_line(self._line)
+        if rest := self._lines.rest():
+            self._on_line(rest)
         if self._outlet is not None:
             self._outlet.finish()
         status = getattr(reason.value, "exitCode", None)
@@ -195,7 +192,8 @@ class Processes:
 
         :param argv: program and arguments; no shell reads them.
         :param timeout_seconds: how long it may run.
-        :param on_line: called with each line of its standard error, as it comes.
+        :param on_line: called with each line of its standard error, as it comes; the long
+            ones as `longlines` cuts them.
         :returns: how it ended; fires once, after all its output has been read.
         """
         return self._start(argv, env, timeout_seconds, on_line, None)

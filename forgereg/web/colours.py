@@ -22,22 +22,27 @@ _MOST_CHANGES = 100
 
 #: Text and its classes, one after another.
 Pieces = list[tuple[str, str]]
+_REST: Pieces = [("… cut here: the file has the rest", "cut")]
 
 
-def pieces(line: str) -> Pieces:
+def pieces(line: str, is_cut: bool = False) -> Pieces:
     """
     Cut a line where its colour changes.
 
+    :param is_cut: whether there is more of it; if so, or if not all of it is shown, the
+        last piece says so.
     :returns: pieces of text with the classes that they are to have, with blanks between
         them; what cannot be seen, or changes the direction of what can, is written out.
     """
     line = coloured(line)
     if "\x1b" not in line:
-        return [(visible(line[:MOST_SHOWN], HARMLESS), "")] if line else []
+        shown = [(visible(line[:MOST_SHOWN], HARMLESS), "")] if line else []
+        return [*shown, *_REST] if is_cut or len(line) > MOST_SHOWN else shown
     *begin, rest = line.split("\x1b", _MOST_CHANGES)
     if len(begin) == _MOST_CHANGES:
         line = "\x1b".join(begin) + plain(f"\x1b{rest}")
     text = AnsiDecoder().decode_line(line)
+    more = _REST if is_cut or len(text.plain) > MOST_SHOWN else []
     text.truncate(MOST_SHOWN)
     found: Pieces = []
     end = 0
@@ -50,7 +55,7 @@ def pieces(line: str) -> Pieces:
         )
         end = span.end
     rest = text.plain[end:]
-    return [*found, (visible(rest, HARMLESS), "")] if rest else found
+    return [*found, *([(visible(rest, HARMLESS), "")] if rest else []), *more]
 
 
 @lru_cache(1000)

@@ -33,6 +33,8 @@ _FIRST_SECONDS = 1
 _LINGER_SECONDS = 5
 
 _TLS_HANDSHAKE = b"\x16"
+#: Docker, podman and skopeo try it at each pull from a registry without TLS.
+_TLS_HELLO = "(TLS ClientHello on a plain port)"
 #: Source: tried with docker, containerd and podman, which take it for "no TLS here"
 #: only if it begins with HTTP/, and wait for 10 s and more if nothing comes at all.
 _NO_TLS = (
@@ -98,7 +100,7 @@ class Channel(http.HTTPChannel):
             self._begun = True
             if data.startswith(_TLS_HANDSHAKE):
                 self.write(_NO_TLS)
-                self.site.log_unread(self, HTTPStatus.BAD_REQUEST, 0)
+                self.site.log_unread(self, HTTPStatus.BAD_REQUEST, 0, _TLS_HELLO)
                 self._part()
                 return
         if not (self._is_idle() and is_head(data)):
@@ -135,7 +137,8 @@ class Channel(http.HTTPChannel):
 
     def _say_no(self, status: HTTPStatus, message: str) -> None:
         body = problem(status, "NAME_INVALID", message).body
-        request_id = self.site.log_unread(self, status, len(body)).encode()
+        name = self.site.log_unread(self, status, len(body), f"({message})")
+        request_id = name.encode()
         self.write(
             b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\nConnection: close\r\nX-Request-Id: %b\r\n\r\n%b"

@@ -40,7 +40,7 @@ def excerpt(stretch: Stretch, since: int | None = None) -> Excerpt:
     """
     is_whole = since is None or stretch.start <= since
     return Excerpt(
-        [(line, None, pieces(line.text)) for line in stretch.lines],
+        [(line, None, pieces(line.text, line.is_cut)) for line in stretch.lines],
         stretch.start,
         stretch.stop,
         stretch.size,
@@ -50,7 +50,9 @@ def excerpt(stretch: Stretch, since: int | None = None) -> Excerpt:
 
 def numbered(found: dict[int, LogLine]) -> Sequence[tuple[LogLine, int | None, Pieces]]:
     """Cut lines that were found into pieces, each with its number."""
-    return [(line, number, pieces(line.text)) for number, line in found.items()]
+    return [
+        (line, number, pieces(line.text, line.is_cut)) for number, line in found.items()
+    ]
 
 
 def chosen(request: Request, lines: LogLines) -> Callable[[], Stretch]:

@@ -111,9 +111,15 @@ class Ledger:
         answers = request.count.answers(request.code)
         return Entry(told, request.requestHeaders, answers)
 
-    def unread(self, peer: str, at: str, status: HTTPStatus, sent_bytes: int) -> str:
-        """Tell of a request that could not be read; give the name that it got."""
-        told = Answered("-", "-", "-", status, sent_bytes, None, None, None)
+    def unread(
+        self, peer: str, at: str, status: HTTPStatus, sent_bytes: int, what: str
+    ) -> str:
+        """
+        Tell of a request that could not be read; give the name that it got.
+
+        :param what: came in its place; it stands in the log where the path does.
+        """
+        told = Answered("-", what, "-", status, sent_bytes, None, None, None)
         request_id = next(self._ids)
         _tell(Access(told, peer, at, 0.0, request_id))
         answers = self.metrics.requests.answers(OTHER, OTHER, int(status))

@@ -15,16 +15,17 @@ from typing import Any, cast
 
 from attrs import define, field
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from jinja2.filters import do_filesizeformat
 from klein import Klein
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from forgereg.flow.gist import gist
 from forgereg.flow.threads import InThread
 from forgereg.lines import HARMLESS, visible
 from forgereg.logs import logger
 from forgereg.oci.errors import Forbidden, RegistryError, RequestInvalid
+from forgereg.sizes import size
 from forgereg.web.answer import break_off, whole
 from forgereg.web.coding import compress
 from forgereg.web.guard import Clients, Guard
@@ -78,6 +79,7 @@ class Pages:
         self._templates.globals["asset"] = self.static.address
         filters = self._templates.filters
         filters |= {"age": age, "duration": duration, "instant": instant, "size": size}
+        filters["gist"] = gist
         filters["visible"] = partial(visible, but=HARMLESS)
 
     async def show(self, request: Request, template: str, **values: Any) -> bytes:
@@ -189,11 +191,6 @@ def _address(request: Request) -> str:
     """Give the address of a page that can be looked at again."""
     is_page = request.method in (b"GET", b"HEAD")
     return request.uri.decode("ascii", "replace") if is_page else "/"
-
-
-def size(count: int) -> str:
-    """Write a number of bytes for people, such as ``1.5 MiB``."""
-    return do_filesizeformat(count, binary=True).replace(" Byte", " byte")
 
 
 def duration(seconds: float) -> str:

@@ -70,6 +70,9 @@ class _Front(Resource):
 class RegistrySite(server.Site):
     """The whole registry as a factory of connections; HTTP/2 is never offered."""
 
+    #: Whether Twisted logs that it starts, as an object at an address.
+    noisy = False
+
     def __init__(
         self,
         api: Api,
@@ -133,9 +136,11 @@ class RegistrySite(server.Site):
         seconds = 0.0 if began_at is None else now - began_at
         return self.ledger.end(request, self._date, seconds, has_left=has_left)
 
-    def log_unread(self, channel: Channel, status: HTTPStatus, sent_bytes: int) -> str:
-        """Tell of a request that could not be read; give the name that it got."""
-        return self.ledger.unread(channel.peer, self._date, status, sent_bytes)
+    def log_unread(
+        self, channel: Channel, status: HTTPStatus, sent_bytes: int, what: str
+    ) -> str:
+        """Tell of what came and could not be read; give the name that it got."""
+        return self.ledger.unread(channel.peer, self._date, status, sent_bytes, what)
 
     def answer_again(self, channel: Channel, asked: bytes) -> bool:
         """Answer as the last time, if that is still the answer."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from forgereg.cli.address import parse_endpoint
 from forgereg.cli.certificates import look_at_tls
+from forgereg.endpoint import parse_endpoint
 from tests.certificates import certify
 from tests.findings import Told
 

@@ -82,7 +82,7 @@ def test_builds(terminal: Terminal) -> None:
         "b2",
         "packages/hello:latest",
         "2023-11-14 22:13:20",
-        "building, 3/10 derivations, hello-2.12 buildPhase, 1.0 of 4.2 MB",
+        "building, 3/10 derivations, hello-2.12 buildPhase, 1.0 of 4.0 MiB",
     ]
 
 
@@ -149,7 +149,7 @@ def test_build(terminal: Terminal) -> None:
         "unpacking",
         "packages/hello:latest: queued",
         "packages/hello:latest: building, 3/10 derivations, hello-2.12 buildPhase,"
-        " 1.0 of 4.2 MB",
+        " 1.0 of 4.0 MiB",
         "packages/hello:latest: done",
         "check\ufffd",
         "packages/hello:latest is there, after 30 s",
@@ -184,8 +184,8 @@ def test_leaving_a_build(terminal: Terminal) -> None:
         (["build", "--no-wait", "packages/hello"], "b2\tpackages/hello:latest\tbuild"),
         (["cancel", "b2"], "b2\tpackages/hello:latest\tcancelled"),
         (["retry", "b1"], "b3\tpackages/broken:latest\tqueued"),
-        (["sweep"], "freed 52.4 MB: 1 images, 3 blobs; 1.1 GB stay"),
-        (["sweep", "--dry-run"], "would free 52.4 MB"),
+        (["sweep"], "freed 50.0 MiB: 1 images, 3 blobs; 1.0 GiB stay"),
+        (["sweep", "--dry-run"], "would free 50.0 MiB"),
     ],
 )
 def test_steering(terminal: Terminal, words: list[str], said: str) -> None:
@@ -198,7 +198,7 @@ def test_steering(terminal: Terminal, words: list[str], said: str) -> None:
 def test_swept_images(terminal: Terminal) -> None:
     """A sweep names each image that goes, and why."""
     line, _ = terminal.type("sweep", "--dry-run").stdout.splitlines()
-    assert line == "packages/old:latest: 52.4 MB, last pulled never: never pulled"
+    assert line == "packages/old:latest: 50.0 MiB, last pulled never: never pulled"
     assert terminal.control.works.asked == [("sweep", True)]
 
 

@@ -7,12 +7,9 @@ import json
 import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from forgereg.cli import run
-from forgereg.cli.address import parse_endpoint
 from forgereg.cli.doctor import show, tell
 from forgereg.cli.findings import doubtful, fine, remedy, wrong
 
@@ -91,23 +88,18 @@ def test_help(
             "safe.directory",
         ),
         ("error: No space left on device", "nix-collect-garbage"),
+        ("source tree of 'path:/x' does not contain a '/flake.nix' file", "that has a"),
+        ("error: could not find a flake.nix file", "that has a"),
+        ("getting status of '/nix/store/x/flake.nix': No such file", "that has a"),
+        ("syntax error, unexpected '}' (at flake.nix:3:1)", "where nix says"),
+        (
+            "error: syntax error\nat /nix/store/x-source/flake.nix:3:1:",
+            "where nix says",
+        ),
+        ("the attribute 'x' of flake.nix is odd", "otherwise"),
         ("something quite new", "otherwise"),
     ],
 )
 def test_remedies(said: str, helps: str) -> None:
     """What nix says leads to what helps."""
     assert helps in remedy(said, "otherwise")
-
-
-@given(st.ip_addresses(), st.integers(1, 65535))
-def test_addresses(address: object, port: int) -> None:
-    """An endpoint is read as the settings write it."""
-    host = str(address).replace(":", r"\:")
-    endpoint = parse_endpoint(f"tcp:{port}:interface={host}:backlog=1024")
-    assert (endpoint.host, endpoint.port) == (str(address), port)
-
-
-@given(st.text())
-def test_any_endpoint(text: str) -> None:
-    """Whatever is set, reading it as an endpoint is no trouble."""
-    assert 0 <= parse_endpoint(text).port <= 99_999

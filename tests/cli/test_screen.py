@@ -70,7 +70,7 @@ def test_bar() -> None:
         screen.log("[bold]unpacking\x1b[2J")
         assert "━" in seen(terminal)
         assert (
-            "building, 3/10 derivations, hello-2.12 buildPhase, 1.0 of 4.2 MB"
+            "building, 3/10 derivations, hello-2.12 buildPhase, 1.0 of 4.0 MiB"
             in seen(terminal)
         )
         assert r"[bold]unpacking\x1b[2J" in seen(terminal)

@@ -184,5 +184,5 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """A disk that has no room for records is not well."""
     nearly = SimpleNamespace(f_bavail=1000, f_frsize=4096)
     monkeypatch.setattr(os, "statvfs", lambda _: nearly)
-    with pytest.raises(Unwell, match="only 4 MiB are free"):
+    with pytest.raises(Unwell, match="only 3.9 MiB are free"):
         look_at_disk(tmp_path)

@@ -208,4 +208,4 @@ def test_interrupted(disk: Disk, log: Log) -> None:
     result_of(disk.anew().interrupt())
     states = {report.id: report.state for report in disk.kept()}
     assert states == {"b1": State.INTERRUPTED, "b2": State.DONE}
-    assert "1 builds were interrupted" in log.text
+    assert "1 build was interrupted" in log.text

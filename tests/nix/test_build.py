@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import define
+from attrs import define, field
 from twisted.internet.task import Clock
 
 from forgereg.flow.errand import Errand
-from forgereg.nix.build import Nix
+from forgereg.nix.build import Listener, Nix
+from forgereg.nix.events import Event, Line
 from forgereg.nix.flake import Command, package_query
+from forgereg.nix.longlines import LineCutter
 from forgereg.nix.process import Exit
 from forgereg.oci.errors import (
     BuildFailed,
@@ -60,6 +62,17 @@ class Bench:
                 self.errand, self.scripted.locked, ATTRIBUTE, OUTPUT.derivation
             )
         )
+
+
+@define(eq=False)
+class Hearing(Errand):
+    """An errand that remembers the lines that it hears."""
+
+    said: list[str] = field(init=False, factory=list)
+
+    def hear(self, event: Event) -> None:
+        assert isinstance(event, Line)
+        self.said.append(event.text)
 
 
 @pytest.fixture
@@ -321,3 +334,38 @@ def test_the_log_has_every_line(bench: Bench, log: Log) -> None:
     assert "packages/hello:latest: compiling" in log.text
     assert "packages/hello:latest: a warning" in log.text
     assert "packages/hello:latest: failed: nix did not say why" in log.text
+
+
+@pytest.mark.parametrize("length", [300_009, 2**20, 2**22])
+def test_long_line(bench: Bench, length: int) -> None:
+    """Of a builder's line that is very long one reads the beginning, and what is missing."""
+    errand = Hearing("packages/hello:latest", ["192.0.2.1"], 100.0)
+    line = built("x" * length).encode()
+    (raw,) = LineCutter().feed(line + b"\n")
+    listener = Listener(errand, str)
+    listener.hear(raw)
+    (said,) = errand.said
+    kept, _, mark = said.partition("… (")
+    assert kept == "x" * 2**14
+    left_out = int(mark.removesuffix(" characters left out)"))
+    assert length - 2**14 <= left_out < length
+    assert f"… ({left_out + 2**14 - 2000} characters left out)" in listener.report()
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        said(0, "error (ignored): error: SQLite database '/x/v2/1.sqlite' is busy"),
+        said(0, "\x1b[31;1merror (ignored):\x1b[0m SQLite database '/x' is busy"),
+        said(0, "error: unable to download 'http://x': timed out; retrying in 268 ms"),
+        said(1, "warning: Git tree '/x' is dirty"),
+        "warning: redirecting to https://forge.example/",
+        "error (ignored): SQLite database '/x' is busy",
+    ],
+)
+def test_noise_is_no_reason(bench: Bench, noise: str) -> None:
+    """What nix gets over is in the log, and not among the reasons of a failure."""
+    bench.scripted.fail("build", noise, said(0, "error: it is broken"))
+    with pytest.raises(BuildFailed) as raised:
+        bench.build()
+    assert raised.value.detail.endswith("failed: it is broken")

@@ -20,6 +20,7 @@ from forgereg.nix.events import (
     parse_event,
     parse_line,
 )
+from forgereg.nix.longlines import LineCutter
 
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -255,3 +256,25 @@ def test_every_line_can_be_written(text: str) -> None:
     line = parse_line(log_line(text))
     assert line is not None
     line.text.encode()
+
+
+@pytest.mark.parametrize("character", ["x", "é", "\x1b", '"', "\\"])
+def test_long_line_of_a_builder(character: str) -> None:
+    """A line that is too long to be read is cut, and said to be; it does not vanish."""
+    for shift in range(7):
+        cutter = LineCutter()
+        text = "ab" + "c" * shift + character * 2**20
+        (raw,) = cutter.feed(log_line(text) + b"\n")
+        line = parse_line(raw)
+        assert line is not None and line.said is Said.BUILDER
+        assert line.text.startswith("abc"[: 2 + bool(shift)]) and line.left_out
+
+
+def test_long_error() -> None:
+    """So is an error, of whichever nix."""
+    for names in (("msg",), ("msg", "raw_msg")):
+        event = {name: "error: it is broken" + "x" * 2**20 for name in names}
+        (raw,) = LineCutter().feed(nix(action="msg", level=0, **event) + b"\n")
+        line = parse_line(raw)
+        assert line is not None and line.said is Said.ERROR and line.left_out
+        assert line.text.startswith("error: it is broken")

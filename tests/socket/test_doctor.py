@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-from forgereg.cli.address import look_at_port, parse_endpoint
+from forgereg.cli.address import look_at_port
 from forgereg.cli.findings import Finding, Level
+from forgereg.endpoint import parse_endpoint
 from tests.certificates import certify
 from tests.daemon import ROOT, environment, flake, free_port, registry
 from tests.findings import Told
@@ -105,8 +106,17 @@ def test_settings(tmp_path: Path) -> None:
     """Settings are read as at the start, and told of in the same line."""
     (tmp_path / ".env").write_text("CACHE_SIZE=much\n")
     told = ask(tmp_path)
-    assert told.status == 1 and len(told.findings) == 1
+    assert told.status == 1 and told.of("everything else")[0] == "skipped"
     assert "CACHE_SIZE is 'much'; it must be" in told.of("settings")[1]
+
+
+def test_a_misspelt_setting(tmp_path: Path) -> None:
+    """A setting that is none is told of by the doctor, and when the registry starts."""
+    (tmp_path / ".env").write_text("FORGE_MAX_BILDS=3\n")
+    said = "FORGE_MAX_BILDS is no setting; did you mean FORGE_MAX_BUILDS?"
+    assert ask(tmp_path).of("settings") == ("warning", said)
+    with registry(tmp_path, NOWHERE) as running:
+        running.wait_for(said)
 
 
 def test_no_nix(tmp_path: Path) -> None:
@@ -117,8 +127,10 @@ def test_no_nix(tmp_path: Path) -> None:
     told = ask(tmp_path, PATH=str(tmp_path / "bin"))
     assert told.of("nix")[0] == "error" and "install nix" in told.of("nix")[1]
     assert told.of("git")[0] == told.of("bubblewrap")[0] == "warning"
-    assert not any(each.what == "flake" for each in told.findings)
+    why = "not looked at, because nix does not work"
+    assert told.of("builds") == told.of("flake") == ("skipped", why)
     told = ask(tmp_path, PATH=str(tmp_path))
+    assert told.of("nix")[1].startswith("nix not found")
     assert "install util-linux" in told.of("nix")[1]
 
 
@@ -126,10 +138,10 @@ def test_no_nix(tmp_path: Path) -> None:
 def test_no_users_to_build(tmp_path: Path) -> None:
     """Root without the group nixbld reads which setting is missing."""
     config = "build-users-group = no-such-group\nsubstituters =\n"
-    level, said = ask(tmp_path, "--store", str(tmp_path / "s"), NIX_CONFIG=config).of(
-        "builds"
-    )
+    told = ask(tmp_path, "--store", str(tmp_path / "s"), NIX_CONFIG=config)
+    level, said = told.of("builds")
     assert level == "error" and "no-such-group" in said
+    assert told.of("flake")[0] == "skipped"
 
 
 def test_another_system(tmp_path: Path) -> None:

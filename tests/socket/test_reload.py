@@ -22,9 +22,11 @@ def test_settings_are_read_again(tmp_path: Path) -> None:
     env.write_text("MAX_TAG_LENGTH=100\n")
     with registry(tmp_path, FLAKE) as running:
         assert " debug" not in running.logged()
-        env.write_text("FORGE_MAX_QUEUE=0\nFORGE_MAX_BUILDS=1\n")
+        env.write_text("FORGE_MAX_QUEUE=0\nFORGE_MAX_BILDS=1\n")
         reload(running, "the settings have been read again")
         running.wait_for("needs a restart to take effect: MAX_TAG_LENGTH")
+        meant = "did you mean FORGE_MAX_BUILDS?"
+        running.wait_for(f"FORGE_MAX_BILDS is no setting; {meant}")
         assert running.ask("/v2/").status == 200
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import certify
 from tests.daemon import BIN, ROOT, environment, eventually, free_port, registry
 
 FLAKE = "path:/nowhere"
@@ -346,3 +347,12 @@ def test_settings_reach_the_registry(tmp_path: Path) -> None:
         answer = running.ask("/v2/packages/much-too-long-a-name/manifests/latest")
     assert (answer.status, answer.json["errors"][0]["code"]) == (400, "NAME_INVALID")
     assert "20 are allowed" in answer.message
+
+
+def test_a_certificate_that_has_ended(tmp_path: Path) -> None:
+    """A registry whose certificate has ended starts, and says so in its log."""
+    files = certify("forge", "localhost", begin=-9, days=-1).write(tmp_path)
+    port = free_port()
+    where = f"ssl:{port}:{files}:interface=127.0.0.1"
+    with registry(tmp_path, FLAKE, "--port", where, port=port) as running:
+        running.wait_for("the certificate CN=forge ended on ")

@@ -95,13 +95,21 @@ def test_a_client_that_leaves(served: Served, log: Log) -> None:
     served.nix.resume()
 
 
-@pytest.mark.parametrize("sent", [b"\x16\x03\x01", b"nonsense\r\n\r\n", b"x" * 2**18])
-def test_what_cannot_be_read(running: Served, log: Log, sent: bytes) -> None:
-    """What is no request at all is in the log as well."""
+@pytest.mark.parametrize(
+    ("sent", "what"),
+    [
+        (b"\x16\x03\x01", "(TLS ClientHello on a plain port)"),
+        (b"nonsense\r\n\r\n", "(the request is not HTTP/1.1)"),
+        (b"x" * 2**18, "(the request is too long to be read)"),
+    ],
+)
+def test_what_cannot_be_read(running: Served, log: Log, sent: bytes, what: str) -> None:
+    """What is no request at all is in the log as well, and what it was."""
     connection = running.connect()
     connection.send(sent)
     (line,) = lines(log)
     assert line.answered.status in (400, 414)
+    assert f'"- {what} -"' in str(line)
     assert line.client == "192.0.2.1"
 
 

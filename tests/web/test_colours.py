@@ -48,9 +48,12 @@ def test_harmless(line: str) -> None:
 
 
 def test_long_line() -> None:
-    """A line is shown as far as anybody reads, however many colours it has."""
-    assert len(pieces("x" * 10**6)[0][0]) == MOST_SHOWN
-    coloured = pieces("\x1b[31mx\x1b[0m" * 2 * MOST_SHOWN)
+    """A line is shown as far as anybody reads, however many colours it has, and a mark."""
+    (shown, _), mark = pieces("x" * 10**6)
+    assert len(shown) == MOST_SHOWN and "the file has the rest" in mark[0]
+    assert pieces("short", is_cut=True) == [("short", ""), mark]
+    *coloured, last = pieces("\x1b[31mx\x1b[0m" * 2 * MOST_SHOWN)
+    assert last == mark
     assert sum(len(text) for text, _ in coloured) == MOST_SHOWN
     assert len(coloured) <= 100  # each of which is an element of the page
 

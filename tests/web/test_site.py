@@ -8,6 +8,7 @@ from zope.interface.verify import verifyObject
 
 from forgereg.nix.process import Exit
 from tests.client import ask
+from tests.conftest import Log
 from tests.registry import ANY_FORM, Served, digest_of
 
 LATEST = "/v2/packages/hello/manifests/latest"
@@ -274,3 +275,8 @@ def test_options_of_the_whole_server(running: Served) -> None:
     """A client that asks what the server as a whole can do is answered."""
     answer = ask(running.site, "OPTIONS", "*")
     assert answer.status in (200, 405)
+
+
+def test_start_is_not_logged_as_an_object(log: Log, served: Served) -> None:
+    """The log of a start has no addresses of Python's objects."""
+    assert " at 0x" not in log.text

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -89,8 +91,15 @@ def test_room(served: Served) -> None:
     served.set(blobs_size=2**30, sweep_bytes=2**20)
     served.pull("packages/hello")
     page = text(served)
-    assert re.search(r"Unpacked layers [\d.]+ (bytes|KiB) of 1.0 GiB", page), page
-    assert re.search(r"Images that are kept [\d.]+ (bytes|KiB) of 1.0 MiB", page), page
+    assert re.search(r"Unpacked layers [\d.]+ (B|KiB) of 1.0 GiB", page), page
+    assert re.search(r"Images that are kept [\d.]+ (B|KiB) of 1.0 MiB", page), page
+
+
+def test_room_on_the_disk(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a disk, what is used and what is free are all there is, as df has it."""
+    disk = SimpleNamespace(total=252 * 2**30, used=30 * 2**30, free=73 * 2**30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: disk)
+    assert "State directory's disk 30.0 GiB of 103.0 GiB" in text(served)
 
 
 def test_sweep(served: Served) -> None:
@@ -117,3 +126,12 @@ def test_other_paths(running: Served, path: str) -> None:
     answer = running.get(path)
     assert answer.status == 404
     assert b"There is no such page." in answer.body
+
+
+def test_lines_of_a_message(served: Served) -> None:
+    """A message of several lines is shown as several, bounded."""
+    recent = served.assembly.parts.machine.recent
+    event = {"log_level": LogLevel.warn, "log_format": "{it}", "log_time": 0.0}
+    recent({**event, "log_namespace": "x", "it": "exit code 7\n> words" + "\n" * 999})
+    body = served.get(PATH).body.decode()
+    assert "exit code 7\n&gt; words\n" in body and body.count("\n" * 400) == 0

@@ -65,7 +65,7 @@ if (log) {
         append(event.data);
       };
     }
-    listen(() => `${log.dataset.path}/events?from=${stop}`, on, told);
+    listen(() => `${log.dataset.path}/events?from=${stop}`, on);
   }
 }
 

@@ -2,5 +2,4 @@
 import { listen, show } from "./live.js";
 
 const list = document.getElementById("list");
-const told = document.getElementById("told");
-listen(() => list.dataset.events, { list: (event) => show(list, event.data) }, told);
+listen(() => list.dataset.events, { list: (event) => show(list, event.data) });

@@ -1,4 +1,5 @@
 // Have a page told of what happens, and change what it shows without losing one's place.
+import { tellAway } from "./away.js";
 
 // Make one element like another, and keep what is the same: focus and selection stay.
 export function morph(old, fresh) {
@@ -57,7 +58,7 @@ export function renew(html) {
 }
 
 // Listen to a path; the browser comes again by itself, but not when it was turned away.
-export function listen(path, on, told) {
+export function listen(path, on) {
   let source, later;
   const close = () => {
     clearTimeout(later);
@@ -66,9 +67,9 @@ export function listen(path, on, told) {
   const open = () => {
     close();
     source = new EventSource(path());
-    source.onopen = () => (told.textContent = "");
+    source.onopen = () => tellAway(false);
     source.onerror = () => {
-      told.textContent = "The registry does not answer; trying again…";
+      tellAway(true);
       if (source.readyState === EventSource.CLOSED) later = setTimeout(open, 5000);
     };
     for (const [name, hear] of Object.entries(on)) source.addEventListener(name, (event) => hear(event, close));

@@ -1,12 +1,7 @@
 // Keep the page as it is now, while somebody looks at it.
+import { tellAway } from "./away.js";
 
 const SECONDS = 5;
-const now = document.querySelector("#now");
-const told = document.createElement("p");
-told.className = "notice bad";
-told.setAttribute("role", "alert");
-told.hidden = true;
-now.before(told);
 
 // What somebody is reading aloud, copying or tabbing through stays as it is.
 function isInUse(part) {
@@ -29,15 +24,14 @@ async function watch() {
   if (!document.hidden) {
     try {
       await renew();
-      told.hidden = true;
+      tellAway(false);
     } catch {
-      told.textContent = "The registry does not answer; this is how it was the last time.";
-      told.hidden = false;
+      tellAway(true);
     }
   }
   setTimeout(watch, SECONDS * 1000);
 }
 setTimeout(watch, SECONDS * 1000);
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) renew().catch(() => {});
+  if (!document.hidden) renew().then(() => tellAway(false), () => {});
 });
