@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -258,6 +259,7 @@ def test_endpoint_string(tmp_path: Path) -> None:
     endpoint = f"tcp:{port}:interface=127.0.0.1"
     with registry(tmp_path, FLAKE, "--port", endpoint, port=port) as running:
         assert running.ask("/v2/").status == 200
+        running.wait_for(f" at http://127.0.0.1:{port}/")  # for a browser
 
 
 def test_stop(tmp_path: Path) -> None:
@@ -356,3 +358,25 @@ def test_a_certificate_that_has_ended(tmp_path: Path) -> None:
     where = f"ssl:{port}:{files}:interface=127.0.0.1"
     with registry(tmp_path, FLAKE, "--port", where, port=port) as running:
         running.wait_for("the certificate CN=forge ended on ")
+        running.wait_for(f" at https://127.0.0.1:{port}/")
+
+
+@pytest.mark.parametrize(
+    ("words", "env_file", "said"),
+    [
+        ([], "", "http://localhost:6443/ in a browser"),
+        (["--port", "7"], "FLASK_PORT=8\n", "http://localhost:7/ in a browser"),
+        ([], "FLASK_PORT=8\n", "localhost:8/packages/hello:latest"),
+        (["--port=tcp:7"], "", "the log says where"),
+    ],
+)
+def test_make_run(tmp_path: Path, words: list[str], env_file: str, said: str) -> None:
+    """Who says make run for the first time is told what to open, and what to pull."""
+    for name in ("scripts", "examples"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    program = tmp_path / ".venv" / "bin" / "forge-registry"
+    program.parent.mkdir(parents=True)
+    program.symlink_to("/bin/true")
+    (tmp_path / ".env").write_text(env_file)
+    outcome = start(str(tmp_path / "scripts" / "run"), *words, cwd=tmp_path)
+    assert outcome.returncode == 0 and said in outcome.stderr
