@@ -11,10 +11,10 @@ RUN_PACKAGES = $(VENV_PACKAGE) \
 	$(if $(shell command -v busybox),,busybox-static) \
 	$(if $(shell command -v setpriv),,util-linux)
 TEST_PACKAGES = busybox-static caddy chromium containerd curl docker-compose docker.io e2fsprogs fonts-dejavu-core \
-	git haproxy mount nginx openssl podman podman-compose procps prometheus runc skopeo \
+	git haproxy libatomic1 mount nginx openssl podman podman-compose procps prometheus runc skopeo \
 	systemd tini \
 	$(if $(shell command -v kubectl),,kubernetes-client)
-BENCH_PACKAGES = busybox-static chromium curl docker-registry fonts-dejavu-core gzip iproute2 isal mount nginx openssl \
+BENCH_PACKAGES = busybox-static chromium curl docker-registry fonts-dejavu-core gzip iproute2 isal libatomic1 mount nginx openssl \
 	podman procps runc skopeo tini util-linux wrk
 # A nix that is there already, from wherever, is good enough.
 NIX_PACKAGE = $(if $(shell command -v nix),,nix-bin)

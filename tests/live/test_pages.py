@@ -140,7 +140,8 @@ def test_status_of_what_has_gone(
     with daemon.registry(tmp_path, example) as registry, chromium.tab() as tab:
         tab.page.goto(address(registry, "/-/status"))
         registry.stop()
-        expect(tab.page.get_by_role("alert")).to_be_visible(timeout=15_000)
+        away = tab.page.get_by_text("The registry does not answer")
+        expect(away).to_be_visible(timeout=15_000)
         expect(tab.page.get_by_role("heading", name="Space")).to_be_visible()
 
 

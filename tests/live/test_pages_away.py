@@ -11,6 +11,7 @@ from tests.live.browser import DESK, PHONE, Chromium
 
 #: How long nix may take to begin, and a page to notice, in milliseconds.
 SOON = 60_000
+COLOURS = "(all) => [...new Set(all.map((each) => getComputedStyle(each).color))]"
 
 
 def test_registry_that_is_away(
@@ -33,6 +34,9 @@ def test_registry_that_is_away(
                 away = tab.page.locator("#away")
                 expect(away).to_contain_text("does not answer", timeout=SOON)
                 expect(away).to_be_in_viewport()
+                assert away.evaluate("(it) => it.scrollWidth <= it.clientWidth")
+                colours = tab.page.eval_on_selector_all(".badge", COLOURS)
+                assert len(colours) == 1, "a badge looks as if all were well"
                 tab.faults.clear()  # the browser says that nobody answers, too
                 tab.check(f"{name}-away")
             expect(a.page.get_by_role("button", name="Cancel")).to_be_disabled()

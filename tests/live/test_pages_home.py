@@ -73,3 +73,23 @@ def test_command_is_copied(chromium: Chromium, words: Daemon) -> None:
         copied = page.evaluate("navigator.clipboard.readText()")
         host = f"localhost:{words.port}"
         assert copied == f"podman pull --tls-verify=false {host}/packages/plain"
+
+
+def test_page_stays_new(chromium: Chromium, tmp_path: Path, example: str) -> None:
+    """An open page tells of what others pull, and nobody loses their place in it."""
+    with daemon.registry(tmp_path, example) as registry, chromium.tab() as tab:
+        registry.ask("/v2/applications/web-app/web/manifests/latest")
+        page = tab.page
+        page.goto(f"http://localhost:{registry.port}/")
+        entry = page.locator(".entry").filter(has_text="packages/hello-plain")
+        entry.get_by_text("not built").wait_for(timeout=60_000)
+        link = entry.get_by_role("link", name="hello-plain")
+        link.focus()
+        details = page.locator(".entry details").first
+        details.evaluate("each => each.open = true")
+        registry.ask("/v2/packages/hello-plain/manifests/latest")
+        entry.get_by_text("ready", exact=True).wait_for(timeout=20_000)
+        assert link.evaluate("each => each === document.activeElement")
+        assert details.evaluate("each => each.open")
+        assert page.get_by_role("button", name="Copy").first.is_visible()
+        assert tab.faults == []

@@ -1,5 +1,10 @@
 // Search as one types, and show what has changed since, as the server has rendered it.
 
+import { morph, parse } from "./live.js";
+
+// How often to look again where nothing is read or built.
+const SECONDS = 10;
+
 const form = document.querySelector("form[role=search]");
 const input = form.elements.q;
 const count = document.getElementById("count");
@@ -11,39 +16,38 @@ function results() {
   return document.getElementById("results");
 }
 
-function isInUse(element) {
-  const selection = getSelection();
-  return element.contains(document.activeElement) || (!selection.isCollapsed && selection.containsNode(element, true));
-}
-
-async function show(address, isByItself) {
+async function show(address) {
+  clearTimeout(looking);
   asking?.abort();
   asking = new AbortController();
   const part = new URL(address);
   part.searchParams.set("part", "results");
   try {
     const answer = await fetch(part, { signal: asking.signal });
-    if (!answer.ok) return;
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const now = page.getElementById("results");
-    const before = results();
-    const isSame = before.isEqualNode(now);
-    if (now && !isSame && !(isByItself && isInUse(before))) {
-      const opened = [...before.querySelectorAll("details[open]")].map((each) => each.dataset.of);
-      for (const each of now.querySelectorAll("details")) each.open = opened.includes(each.dataset.of);
-      before.replaceWith(now);
+    const now = answer.ok && parse(await answer.text()).getElementById("results");
+    if (now) {
+      keep(results(), now);
+      morph(results(), now);
+      if (count.textContent !== now.dataset.count) count.textContent = now.dataset.count;
     }
-    if (now && count.textContent !== now.dataset.count) count.textContent = now.dataset.count;
   } catch (error) {
     if (error.name === "AbortError") return;
   }
   lookAgain();
 }
 
+// What only this page knows is not to be undone by what the server has written.
+function keep(before, now) {
+  const opened = [...before.querySelectorAll("details[open]")].map((each) => each.dataset.of);
+  for (const each of now.querySelectorAll("details")) each.open = opened.includes(each.dataset.of);
+  for (const each of now.querySelectorAll("[data-copy]")) each.hidden = false;
+}
+
 function lookAgain() {
   clearTimeout(looking);
-  const seconds = Number(results().dataset.again);
-  if (seconds) looking = setTimeout(() => show(location.href, true), seconds * 1000);
+  if (document.hidden) return;
+  const seconds = Number(results().dataset.again) || SECONDS;
+  looking = setTimeout(() => show(location.href), seconds * 1000);
 }
 
 function search() {
@@ -54,7 +58,7 @@ function search() {
   if (text) address.searchParams.set("q", text);
   else address.searchParams.delete("q");
   history.replaceState(null, "", address);
-  show(address, false);
+  show(address);
 }
 
 input.addEventListener("input", (event) => {
@@ -71,5 +75,9 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   input.focus();
   input.select();
+});
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) clearTimeout(looking);
+  else show(location.href);
 });
 lookAgain();

@@ -2,7 +2,7 @@
 import { tellAway } from "./away.js";
 
 // Make one element like another, and keep what is the same: focus and selection stay.
-function morph(old, fresh) {
+export function morph(old, fresh) {
   if (old.isEqualNode(fresh)) return;
   if (old.nodeName !== fresh.nodeName || old.id !== fresh.id) {
     old.replaceWith(fresh);
