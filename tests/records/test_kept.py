@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forgereg.oci.descriptor import Descriptor, Image, Place
+from forgereg.oci.descriptor import Descriptor, Image
 from forgereg.oci.errors import DiskFull
 from forgereg.oci.manifest import Manifest, sha256, write_manifests
 from forgereg.oci.reference import Digest, Name, Tag, parse_digest
@@ -19,6 +18,7 @@ from forgereg.records.kept import Forgotten, KeptImage, KeptImages
 from forgereg.records.pulls import Pull, Pulls
 from forgereg.records.records import Records, Source
 from tests.doubles import store_path
+from tests.records.test_records import found, placed
 
 HELLO, OTHER = Name("packages/hello"), Name("packages/other")
 LATEST, VERSION = Tag("latest"), Tag("2.12")
@@ -44,13 +44,6 @@ OLD, NEW = source("old"), source("new")
 
 
 @pytest.fixture
-def records() -> Iterator[Records]:
-    records = Records.open("sqlite://")
-    yield records
-    records.close()
-
-
-@pytest.fixture
 def images(records: Records) -> KeptImages:
     return KeptImages(records.engine)
 
@@ -58,15 +51,6 @@ def images(records: Records) -> KeptImages:
 @pytest.fixture
 def pulls(records: Records) -> Pulls:
     return Pulls(records.engine)
-
-
-def placed(image: Image) -> dict[Descriptor, Place]:
-    return {blob: Place(100 + n) for n, blob in enumerate(image.blobs)}
-
-
-def found(records: Records, name: Name, digest: Digest) -> tuple[int, Source] | None:
-    known = records.blob(name, digest)
-    return None if known is None else (known.size, known.source)
 
 
 def remember(

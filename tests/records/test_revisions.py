@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from forgereg.oci.errors import DiskFull
@@ -25,13 +23,6 @@ from tests.records.test_kept import (
     remember,
     source,
 )
-
-
-@pytest.fixture
-def records() -> Iterator[Records]:
-    records = Records.open("sqlite://")
-    yield records
-    records.close()
 
 
 @pytest.fixture
