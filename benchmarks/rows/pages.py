@@ -110,10 +110,11 @@ def _read(running: Daemon) -> bytes:
 def _save(page: bytes, running: Daemon, root: Path) -> None:
     """Put the page, and all that belongs to it, where the peer serves it from."""
     (root / "index.html").write_bytes(page)
-    (root / "-" / "static").mkdir(parents=True)
-    for path in re.findall(rb'"(/-/static/[^"?]+)', page):
+    for path in re.findall(rb'"(/-/static/[^"]+)', page):
         name = path.decode()
-        (root / name[1:]).write_bytes(running.ask(name).body)
+        file = root / name[1:]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(running.ask(name).body)
 
 
 def _ready_ms(browser: Chromium, port: int, path: str = "") -> tuple[float, float]:

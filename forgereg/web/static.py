@@ -1,7 +1,8 @@
 """
 Give the files that pages are made with: styles, scripts, pictures.
 
-Each is read once. Its address names its content, so that browsers keep it for ever.
+Each is read once. Their addresses name the content of all, so that browsers keep them
+for ever, also those that a script imports by a name beside its own.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from forgereg.web.answer import header, whole
 from forgereg.web.coding import compress
 
 _ROOM = "/-/static/"
-#: How much of the digest of a file stands in its address, in characters.
+#: How much of a digest stands in an address, in characters.
 _STAMP = 16
 
 
@@ -40,9 +41,12 @@ def _read() -> dict[str, _File]:
         kind = mimetypes.guess_type(each.name)[0] or "application/octet-stream"
         if kind.startswith("text/"):
             kind += "; charset=utf-8"
-        stamp = hashlib.sha256(content).hexdigest()[:_STAMP]
-        found[each.name] = _File(content, kind, stamp)
+        found[each.name] = _File(content, kind, _stamp(content))
     return found
+
+
+def _stamp(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:_STAMP]
 
 
 @define(eq=False)
@@ -50,8 +54,13 @@ class Static:
     """The files; making it reads them, and blocks."""
 
     _files: dict[str, _File] = field(init=False, factory=_read)
+    _stamp: str = field(init=False)
 
     app = Klein()
+
+    def __attrs_post_init__(self) -> None:
+        stamps = sorted(f"{name} {file.stamp}" for name, file in self._files.items())
+        self._stamp = _stamp("\n".join(stamps).encode())
 
     def address(self, name: str) -> str:
         """
@@ -59,16 +68,19 @@ class Static:
 
         :raises KeyError: there is none of this name.
         """
-        return f"{_ROOM}{name}?{self._files[name].stamp}"
+        if name not in self._files:
+            raise KeyError(name)
+        return f"{_ROOM}{self._stamp}/{name}"
 
     @app.route(f"{_ROOM}<name>", methods=["GET"])
-    def file(self, request: Request, name: str) -> bytes:
+    @app.route(f"{_ROOM}<stamp>/<name>", methods=["GET"])
+    def file(self, request: Request, name: str, stamp: str = "") -> bytes:
         """Give a file."""
         found = self._files.get(name)
         if found is None:
             return self._nothing(request)
-        is_stamped = request.uri.partition(b"?")[2] == found.stamp.encode()
-        most = "public, max-age=31536000, immutable" if is_stamped else "no-cache"
+        is_now = stamp == self._stamp
+        most = "public, max-age=31536000, immutable" if is_now else "no-cache"
         request.setHeader("Cache-Control", most)
         # Weak, since it is that of the compressed bytes, too.
         request.setHeader("ETag", f'W/"{found.stamp}"')

@@ -19,6 +19,19 @@ def test_every_file_is_served_for_ever(running: Served) -> None:
         assert (again.status, again.headers["cache-control"]) == (304, "no-cache")
 
 
+def test_scripts_that_are_imported(running: Served) -> None:
+    """What a script imports from beside it is kept for ever as well."""
+    home, live = map(Static().address, ("home.js", "live.js"))
+    assert b'from "./live.js"' in ask(running.site, "GET", home).body
+    assert live.rpartition("/")[0] == home.rpartition("/")[0]
+
+
+def test_files_of_an_older_registry(running: Served) -> None:
+    """A page that was open while the registry was renewed gets the files of now."""
+    answer = ask(running.site, "GET", "/-/static/0123456789abcdef/forge.css")
+    assert (answer.status, answer["Cache-Control"]) == (200, "no-cache")
+
+
 def test_other_files_are_not(running: Served) -> None:
     """Nothing but the files of the pages is served below their path."""
     for name in ("nothing.js", "..%2Fpages.py", "../pages.py", "", "%0A", "a/%0A"):
