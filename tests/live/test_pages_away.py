@@ -29,6 +29,8 @@ def test_registry_that_is_away(
             expect(a.page.locator("#log")).to_contain_text("asleep", timeout=SOON)
             b.page.goto(f"{here}/builds")
             c.page.goto(f"{here}/status")
+            for tab in tabs.values():
+                expect(tab.page.locator(".badge").first).to_be_visible(timeout=SOON)
             running.kill()
             for name, tab in tabs.items():
                 away = tab.page.locator("#away")
