@@ -7,6 +7,7 @@ from __future__ import annotations
 from attrs import define, field
 
 from forgereg.config import TABLE, Row, Settings
+from forgereg.endpoint import parse_endpoint
 from forgereg.lines import masked
 from forgereg.parts import Parts
 from forgereg.secrets import Secrets
@@ -65,7 +66,7 @@ class Entrance:
         self.sessions = Sessions(lambda: self.guard.token, self.clients, machine.now)
         self.streams = Streams(machine.clock, self.clients.name)
         self.guard.has_session = self.sessions.is_known
-        self.guard.is_told = parts.settings.port.startswith("haproxy:")
+        self.guard.is_told = parse_endpoint(parts.settings.port).is_told
         self.pages = Pages(
             Static(),
             self.clients,
@@ -104,8 +105,7 @@ class Entrance:
             machine.new_id,
         )
         # systemd keeps the socket open while the next process starts.
-        port = settings.port.removeprefix("haproxy:")
-        api.hands_over = port.startswith("systemd:")
+        api.hands_over = parse_endpoint(settings.port).kind == "systemd"
         return api
 
     def _rooms(self) -> dict[bytes, Room]:

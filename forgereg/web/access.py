@@ -11,13 +11,12 @@ from itertools import count
 from twisted.web.http import Request
 
 from forgereg.lines import Answered, header_text
+from forgereg.web.count import CUT
 
 REQUEST_ID = b"X-Request-Id"
 
 #: What may be the name of a request: it stands in the log, and is answered.
 _SANE = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-#: Source: nginx, "Client Closed Request".
-_CLIENT_LEFT = 499
 
 
 def request_ids(now: Callable[[], float]) -> Iterator[str]:
@@ -46,7 +45,7 @@ def answered(request: Request, user: str | None) -> Answered:
         header_text(request.method) or "-",
         header_text(request.uri) or "-",
         header_text(request.clientproto) or "-",
-        _CLIENT_LEFT if has_left else request.code,
+        CUT if has_left else request.code,
         request.sentLength,
         header_text(headers.getRawHeaders(b"referer", [None])[0]),
         header_text(headers.getRawHeaders(b"user-agent", [None])[0]),

@@ -10,7 +10,9 @@ from http import HTTPStatus
 from twisted.python.failure import Failure
 from twisted.web.http import Request as BaseRequest
 from twisted.web.server import Request
-from werkzeug.http import parse_etags
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.exceptions import MethodNotAllowed
+from werkzeug.http import parse_accept_header, parse_etags
 
 from forgereg.logs import logger, mark, unmark
 from forgereg.oci.reference import Digest
@@ -49,6 +51,18 @@ def accepted(request: Request) -> str | None:
     """Give what the client reads, as far as any would say it: parsing takes its time."""
     said = header(request, "accept")
     return None if said is None else said[:_MOST_ACCEPTED]
+
+
+def reads(request: Request) -> MIMEAccept:
+    """Give the media types that the client says it reads."""
+    return parse_accept_header(accepted(request), MIMEAccept)
+
+
+def allow(request: Request, error: MethodNotAllowed) -> str:
+    """Say which methods there are where one was asked that is not; give them, too."""
+    allowed = ", ".join(sorted(error.valid_methods or ()))
+    request.setHeader("Allow", allowed)
+    return allowed
 
 
 def whole(request: Request, content_type: str, body: bytes) -> bytes:

@@ -20,7 +20,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTo
 
 from forgereg.flow.report import Choice, Report, SweepReport
 from forgereg.oci.errors import Forbidden, RegistryError, RequestInvalid
-from forgereg.web.answer import JSON, fail, refuse, whole
+from forgereg.web.answer import JSON, allow, fail, refuse, whole
 from forgereg.web.arguments import number, states
 from forgereg.web.coding import compress
 from forgereg.web.problem import Problem, describe, problem
@@ -180,9 +180,7 @@ class Control:
         error = cast(HTTPException, failure.value)
         status, message = error.code or 500, error.description or error.name
         if isinstance(error, MethodNotAllowed):
-            allowed = ", ".join(sorted(error.valid_methods or ()))
-            request.setHeader("Allow", allowed)
-            message = f"what is here takes {allowed}"
+            message = f"what is here takes {allow(request, error)}"
         elif status == HTTPStatus.NOT_FOUND:
             message = "there is nothing here; /-/api/openapi.json says what there is"
         return _refuse(request, problem(status, "UNSUPPORTED", message))

@@ -11,7 +11,7 @@ from attrs import define, field
 
 from forgereg.metrics import Answers, Metrics
 
-#: The connection ended before the answer did; nginx has it in its log.
+#: The connection ended before the answer did. Source: nginx, "Client Closed Request".
 CUT = 499
 #: A route, or method, that is none of ours.
 OTHER = "other"

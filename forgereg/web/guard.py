@@ -125,6 +125,10 @@ class Guard:
         if objection is not None:
             raise Forbidden(objection)
 
+    def allows(self, request: Asked) -> bool:
+        """Say whether the request may change something."""
+        return self._objection(request) is None
+
     def is_shown_token(self, request: Asked) -> bool:
         """Say whether the request shows the administrator's token."""
         shown = request.requestHeaders.getRawHeaders(b"authorization")

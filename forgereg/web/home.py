@@ -14,12 +14,10 @@ import attrs
 from attrs import define, frozen
 from klein import Klein
 from twisted.web.server import Request
-from werkzeug.datastructures import MIMEAccept
-from werkzeug.http import parse_accept_header
 
 from forgereg.flow.catalogue import Catalogue, Standing, View
 from forgereg.flow.entries import Entry, Kind
-from forgereg.web.answer import JSON, accepted, whole
+from forgereg.web.answer import JSON, reads, whole
 from forgereg.web.arguments import digits, is_given, word
 from forgereg.web.commands import commands, compose_command
 from forgereg.web.host import is_secure
@@ -114,8 +112,8 @@ class Home:
     async def home(self, request: Request) -> bytes:
         """Show the catalogue, or the part of it that changes; to programs, where it is."""
         pages = self.pages
-        said = accepted(request) or "*/*"
-        if not parse_accept_header(said, MIMEAccept)[_HTML]:
+        said = reads(request)
+        if said.provided and not said[_HTML]:
             return _point(request, pages.host(request))
         query = _read(request)
         values = await pages.in_thread(

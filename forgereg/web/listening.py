@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from twisted.internet.interfaces import IAddress
 
-_OVER_TLS = ("ssl:", "tls:", "haproxy:ssl:", "haproxy:tls:")
+from forgereg.endpoint import parse_endpoint
+
+_OVER_TLS = ("ssl", "tls")
 
 
 def shown_address(here: IAddress, endpoint: str) -> str:
@@ -19,5 +21,5 @@ def shown_address(here: IAddress, endpoint: str) -> str:
     host, port = getattr(here, "host", None), getattr(here, "port", None)
     if host is None or port is None:
         return endpoint
-    scheme = "https" if endpoint.startswith(_OVER_TLS) else "http"
+    scheme = "https" if parse_endpoint(endpoint).kind in _OVER_TLS else "http"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

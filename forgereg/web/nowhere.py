@@ -7,10 +7,8 @@ from __future__ import annotations
 from attrs import define
 from klein import Klein
 from twisted.web.server import Request
-from werkzeug.datastructures import MIMEAccept
-from werkzeug.http import parse_accept_header
 
-from forgereg.web.answer import accepted
+from forgereg.web.answer import reads
 from forgereg.web.pages import Pages, go, tell_errors
 
 _HTML = "text/html"
@@ -35,5 +33,4 @@ class Nowhere:
 
 def is_browser(request: Request) -> bool:
     """Whether who asks says that they read pages: clients that pull do not."""
-    said = parse_accept_header(accepted(request) or "", MIMEAccept)
-    return any(kind == _HTML and weight > 0 for kind, weight in said)
+    return any(kind == _HTML and weight > 0 for kind, weight in reads(request))

@@ -24,9 +24,9 @@ from forgereg.flow.gist import gist
 from forgereg.flow.threads import InThread
 from forgereg.lines import HARMLESS, visible
 from forgereg.logs import logger
-from forgereg.oci.errors import Forbidden, RegistryError, RequestInvalid
+from forgereg.oci.errors import RegistryError, RequestInvalid
 from forgereg.sizes import size
-from forgereg.web.answer import break_off, whole
+from forgereg.web.answer import allow, break_off, whole
 from forgereg.web.coding import compress
 from forgereg.web.guard import Clients, Guard
 from forgereg.web.host import host_of, is_secure
@@ -113,11 +113,7 @@ class Pages:
 
     def may_change(self, request: Request) -> bool:
         """Whether who asks may change something, as the guard sees it."""
-        try:
-            self.guard.check(request)
-        except Forbidden:
-            return False
-        return True
+        return self.guard.allows(request)
 
     def host(self, request: Request) -> str:
         """Give what images are pulled from, as the reader calls it."""
@@ -161,7 +157,7 @@ def tell_errors(app: Klein, pages_of: Callable[[Any], Pages]) -> None:
             return go(request, path)
         message = "There is no such page."
         if isinstance(error, MethodNotAllowed):
-            request.setHeader("Allow", ", ".join(sorted(error.valid_methods or ())))
+            allow(request, error)
             message = "This page cannot be asked in this way."
         return await pages_of(self).refuse(request, error.code or 500, message)
 

@@ -17,12 +17,10 @@ from attrs import asdict, define
 from klein import Klein
 from twisted.python.failure import Failure
 from twisted.web.server import Request
-from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
-from werkzeug.http import parse_accept_header
 
 from forgereg.flow.health import Check, is_ready
-from forgereg.web.answer import JSON, accepted, fail, refuse, whole
+from forgereg.web.answer import JSON, allow, fail, reads, refuse, whole
 from forgereg.web.arguments import word
 from forgereg.web.problem import problem
 
@@ -66,7 +64,7 @@ class Probes:
     def _misrouted(self, request: Request, failure: Failure) -> bytes:
         error = cast(HTTPException, failure.value)
         if isinstance(error, MethodNotAllowed):
-            request.setHeader("Allow", ", ".join(sorted(error.valid_methods or ())))
+            allow(request, error)
         message = "what is here takes GET and HEAD"
         return refuse(request, problem(error.code or 500, "UNSUPPORTED", message))
 
@@ -90,8 +88,7 @@ def _wants_json(request: Request) -> bool:
     asked = word(request, "format")
     if asked in ("json", "text"):
         return asked == "json"
-    accept = parse_accept_header(accepted(request), MIMEAccept)
-    return bool(accept.best_match([_TEXT, JSON]) == JSON)
+    return bool(reads(request).best_match([_TEXT, JSON]) == JSON)
 
 
 def _json(check: Check) -> dict[str, object]:
